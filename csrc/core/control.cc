@@ -1,0 +1,404 @@
+// The sockets of control.h: listening, accepting, connecting, bytes in and out. What the bytes mean is
+// decided in peers.cc and clients.cc.
+#include "core/control.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "core/reports.h"
+
+namespace tent {
+
+namespace {
+
+// epoll data: connection ids count up from 1, listeners and foreign descriptors have marks of their own.
+constexpr uint64_t WAKE_MARK = UINT64_MAX;
+constexpr uint64_t PLUGIN_MARK = UINT64_MAX - 1;
+constexpr uint64_t LISTENER_MARK = 1ull << 63;
+constexpr size_t OUT_MAX = 64u << 20;  // bytes queued to one peer that does not read
+
+void watch(Engine &engine, int fd, uint32_t events, uint64_t mark, int operation) {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = mark;
+    epoll_ctl(engine.epoll_fd, operation, fd, &event);
+}
+
+int32_t listen_on(const SocketAddress &address, int *out) {
+    int fd = socket(address.address()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return fail(TENT_E_SYSTEM, "no socket for %s: %s", address.text().c_str(), strerror(errno));
+    int one = 1;
+    // A restarted engine takes its port again at once.
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (address.address()->sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, address.address(), address.len) != 0 || listen(fd, 256) != 0) {
+        int32_t status = errno == EADDRINUSE ? TENT_E_BUSY : TENT_E_SYSTEM;
+        fail(status, "cannot listen on %s: %s", address.text().c_str(), strerror(errno));
+        close(fd);
+        return status;
+    }
+    *out = fd;
+    return TENT_OK;
+}
+
+int32_t add_listener(Engine &engine, SocketAddress address) {
+    Control &control = *engine.control;
+    if (!address.is_loopback() && control.loopback_only)
+        return fail(TENT_E_AUTH,
+                    "%s is not a loopback address: listening there needs a key (options key or "
+                    "key_file, or TENT_KEY_FILE)", address.ip().c_str());
+    int fd = -1;
+    int32_t status = listen_on(address, &fd);
+    if (status != TENT_OK) return status;
+    socklen_t length = sizeof address.storage;
+    getsockname(fd, address.address(), &length);
+    control.port = address.port();
+    watch(engine, fd, EPOLLIN, LISTENER_MARK | control.listeners.size(), EPOLL_CTL_ADD);
+    control.listeners.push_back({fd, address});
+    return TENT_OK;
+}
+
+void set_options(int fd) {
+    int one = 1, idle_s = 5, interval_s = 2, count = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
+Connection &make_connection(Engine &engine, int fd) {
+    Control &control = *engine.control;
+    auto connection = std::make_unique<Connection>();
+    connection->id = control.next_id++;
+    connection->fd = fd;
+    Connection &made = *connection;
+    control.connections[made.id] = std::move(connection);
+    return made;
+}
+
+void refuse(Engine &engine, Connection &connection, int32_t status, const char *sentence) {
+    bump(engine.tally.refused);
+    report(engine, TENT_EVENT_CONNECTION_REFUSED, {.status = status}, "connection from %s refused: %s",
+           connection.address.c_str(), sentence);
+}
+
+void accept_all(Engine &engine, Listener &listener) {
+    Control &control = *engine.control;
+    for (;;) {
+        SocketAddress from;
+        from.len = sizeof from.storage;
+        int fd = accept4(listener.fd, from.address(), &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) return;
+        if (control.unproven.size() >= HANDSHAKES_MAX) {
+            // Honest peers need milliseconds; the oldest one here is the likeliest idler.
+            auto oldest = control.connections.find(control.unproven.front());
+            if (oldest != control.connections.end()) {
+                refuse(engine, *oldest->second, TENT_E_AGAIN, "too many connections before authentication");
+                connection_drop(engine, *oldest->second);
+            }
+        }
+        Connection &connection = make_connection(engine, fd);
+        connection.address = from.text();
+        connection.deadline_ns = engine.now_ns + HANDSHAKE_TIMEOUT_NS;
+        control.unproven.push_back(connection.id);
+        set_options(fd);
+        watch(engine, fd, EPOLLIN, connection.id, EPOLL_CTL_ADD);
+    }
+}
+
+void handle_frame(Engine &engine, Connection &connection, const Frame &frame) {
+    bool proven = connection.proven;
+    if (connection.peer)
+        proven ? peer_frame(engine, connection, frame) : peer_handshake_frame(engine, connection, frame);
+    else
+        proven ? client_frame(engine, connection, frame)
+               : client_handshake_frame(engine, connection, frame);
+    if (!proven && connection.proven) std::erase(engine.control->unproven, connection.id);
+}
+
+void lost(Engine &engine, Connection &connection, int32_t status, const char *sentence) {
+    if (!connection.proven && !connection.peer) refuse(engine, connection, status, sentence);
+    connection_drop(engine, connection);
+}
+
+void feed(Engine &engine, Connection &connection, const uint8_t *bytes, size_t size) {
+    while (size > 0 && !connection.doomed) {
+        size_t used = 0;
+        Frame frame;
+        int32_t status = connection.parser.feed(bytes, size, &used, &frame);
+        bytes += used;
+        size -= used;
+        if (status == TENT_OK)
+            handle_frame(engine, connection, frame);
+        else if (status != TENT_IN_PROGRESS)
+            lost(engine, connection, status, last_error());
+    }
+}
+
+// The first bytes say what the connection is; exactly as many are read as belong to them.
+bool read_first(Engine &engine, Connection &connection) {
+    size_t wanted = connection.kind == ConnectionKind::DATA ? TENT_OPENING_SIZE : FIRST_WORD_SIZE;
+    ssize_t got = recv(connection.fd, connection.first + connection.first_size,
+                       wanted - connection.first_size, 0);
+    if (got <= 0) {
+        if (got == 0 || (errno != EAGAIN && errno != EINTR))
+            lost(engine, connection, TENT_E_PROTOCOL, "closed before it said what it is");
+        return false;
+    }
+    connection.first_size += static_cast<size_t>(got);
+    if (connection.first_size < wanted) return true;
+    if (connection.kind == ConnectionKind::DATA) {
+        client_data_opening(engine, connection);
+        return false;
+    }
+    connection.kind = classify_connection(connection.first);
+    if (connection.kind == ConnectionKind::UNKNOWN) {
+        lost(engine, connection, TENT_E_PROTOCOL, "it does not speak TENT's protocol");
+        return false;
+    }
+    return true;
+}
+
+void on_readable(Engine &engine, Connection &connection) {
+    while (!connection.doomed && !connection.peer && connection.kind != ConnectionKind::CONTROL)
+        if (!read_first(engine, connection)) return;
+    uint8_t bytes[65536];
+    while (!connection.doomed) {
+        ssize_t got = recv(connection.fd, bytes, sizeof bytes, 0);
+        if (got > 0) {
+            feed(engine, connection, bytes, static_cast<size_t>(got));
+            if (static_cast<size_t>(got) < sizeof bytes) return;
+        } else if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return;
+        } else {
+            lost(engine, connection, TENT_E_PEER, got == 0 ? "closed by the other side" : strerror(errno));
+        }
+    }
+}
+
+void on_connected(Engine &engine, Connection &connection) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(connection.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error != 0) {
+        peer_connection_failed(engine, connection, error == ECONNREFUSED);
+        connection_drop(engine, connection);
+        return;
+    }
+    connection.connecting = false;
+    connection.writable_wanted = false;
+    watch(engine, connection.fd, EPOLLIN, connection.id, EPOLL_CTL_MOD);
+    peer_begin_handshake(engine, connection);
+}
+
+void sweep(Engine &engine) {
+    Control &control = *engine.control;
+    for (uint64_t id : control.doomed) control.connections.erase(id);
+    control.doomed.clear();
+}
+
+}  // namespace
+
+int32_t control_open(Engine &engine, const char *listen) {
+    Control &control = *engine.control;
+    watch(engine, engine.wake_fd, EPOLLIN, WAKE_MARK, EPOLL_CTL_ADD);
+    if (strcmp(listen, "none") == 0) return TENT_OK;
+    std::vector<SocketAddress> addresses;
+    int32_t status = resolve(listen, &addresses);
+    if (status != TENT_OK) return status;
+    control.listening = true;
+    return add_listener(engine, addresses.front());
+}
+
+int32_t control_listen(Engine &engine, const char *ip) {
+    Control &control = *engine.control;
+    if (!control.listening) return TENT_OK;
+    std::vector<SocketAddress> addresses;
+    std::string text = strchr(ip, ':') ? "[" + std::string(ip) + "]:0" : std::string(ip) + ":0";
+    int32_t status = resolve(text, &addresses);
+    if (status != TENT_OK) return status;
+    SocketAddress address = addresses.front();
+    address.set_port(control.port);
+    for (const Listener &listener : control.listeners)
+        if (listener.address == address || (listener.address.is_any() &&
+                                            listener.address.address()->sa_family ==
+                                                address.address()->sa_family))
+            return TENT_OK;
+    if (control.listeners.size() >= LISTENERS_MAX)
+        return fail(TENT_E_AGAIN, "%u addresses are listened on, the most there can be", LISTENERS_MAX);
+    return add_listener(engine, address);
+}
+
+void control_watch(Engine &engine, int fd) {
+    if (fd >= 0) watch(engine, fd, EPOLLIN, PLUGIN_MARK, EPOLL_CTL_ADD);
+}
+
+std::vector<EndpointNews> &control_news(Engine &engine) {
+    return engine.control->news;
+}
+
+Connection *connection_connect(Engine &engine, const SocketAddress &address) {
+    int fd = socket(address.address()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return nullptr;
+    set_options(fd);
+    if (connect(fd, address.address(), address.len) != 0 && errno != EINPROGRESS) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return nullptr;
+    }
+    Connection &connection = make_connection(engine, fd);
+    connection.address = address.text();
+    connection.connecting = true;
+    watch(engine, fd, EPOLLIN | EPOLLOUT, connection.id, EPOLL_CTL_ADD);
+    return &connection;
+}
+
+void connection_send(Engine &engine, Connection &connection) {
+    if (connection.doomed || connection.connecting) return;
+    while (connection.out_sent < connection.out.size()) {
+        ssize_t sent = send(connection.fd, connection.out.data() + connection.out_sent,
+                            connection.out.size() - connection.out_sent, MSG_NOSIGNAL);
+        if (sent < 0) break;
+        connection.out_sent += static_cast<size_t>(sent);
+    }
+    bool left = connection.out_sent < connection.out.size();
+    if (!left) {
+        connection.out.clear();
+        connection.out_sent = 0;
+    } else if (connection.out.size() - connection.out_sent > OUT_MAX) {
+        connection_drop(engine, connection);  // it does not read; a new session will ask again
+        return;
+    }
+    if (left != connection.writable_wanted) {
+        connection.writable_wanted = left;
+        watch(engine, connection.fd, left ? EPOLLIN | EPOLLOUT : EPOLLIN, connection.id, EPOLL_CTL_MOD);
+    }
+}
+
+void connection_drop(Engine &engine, Connection &connection) {
+    if (connection.doomed) return;
+    connection.doomed = true;
+    Control &control = *engine.control;
+    if (connection.fd >= 0) close(connection.fd);
+    connection.fd = -1;
+    std::erase(control.unproven, connection.id);
+    control.doomed.push_back(connection.id);
+    if (connection.peer && connection.peer->connection == &connection) {
+        Peer &peer = *connection.peer;
+        peer.connection = nullptr;
+        if (!connection.connecting) peer_connection_failed(engine, connection, false);
+    }
+    if (connection.client) client_connection_lost(engine, connection);
+}
+
+bool control_poll(Engine &engine) {
+    epoll_event events[64];
+    int count = epoll_wait(engine.epoll_fd, events, 64, 0);
+    bool moved = false;
+    Control &control = *engine.control;
+    for (int i = 0; i < count; i++) {
+        uint64_t mark = events[i].data.u64;
+        if (mark == PLUGIN_MARK) continue;
+        moved = true;
+        if (mark == WAKE_MARK) {
+            uint64_t wakes = 0;
+            [[maybe_unused]] ssize_t got = read(engine.wake_fd, &wakes, sizeof wakes);
+        } else if (mark & LISTENER_MARK) {
+            accept_all(engine, control.listeners[mark & ~LISTENER_MARK]);
+        } else if (auto found = control.connections.find(mark); found != control.connections.end()) {
+            Connection &connection = *found->second;
+            if (connection.doomed) continue;
+            if (connection.connecting) {
+                on_connected(engine, connection);
+                continue;
+            }
+            if (events[i].events & EPOLLOUT) connection_send(engine, connection);
+            if (!connection.doomed && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+                on_readable(engine, connection);
+        }
+    }
+    sweep(engine);
+    return moved;
+}
+
+void control_housekeeping(Engine &engine) {
+    Control &control = *engine.control;
+    std::vector<Connection *> late;
+    for (auto &[id, connection] : control.connections)
+        if (!connection->doomed && !connection->proven && engine.now_ns >= connection->deadline_ns)
+            late.push_back(connection.get());
+    for (Connection *connection : late) {
+        if (connection->peer && connection->connecting)
+            peer_connection_failed(engine, *connection, false);
+        lost(engine, *connection, TENT_E_TIMEOUT, "it did not prove itself in time");
+    }
+    peers_housekeeping(engine);
+    clients_housekeeping(engine);
+    sweep(engine);
+}
+
+void control_close(Engine &engine) {
+    Control &control = *engine.control;
+    for (auto &[id, connection] : control.connections)
+        if (connection->fd >= 0) close(connection->fd);
+    control.connections.clear();
+    for (Listener &listener : control.listeners) close(listener.fd);
+    control.listeners.clear();
+}
+
+void control_describe(Engine &engine, Descriptor *descriptor) {
+    Control &control = *engine.control;
+    std::string port = std::to_string(control.port);
+    for (size_t begin = 0; begin < engine.advertise.size();) {
+        size_t end = std::min(engine.advertise.find(',', begin), engine.advertise.size());
+        std::string text = engine.advertise.substr(begin, end - begin);
+        std::string host;
+        uint16_t unused = 0;
+        bool has_port = parse_host_port(text, &host, &unused) == TENT_OK;
+        if (!text.empty()) descriptor->addresses.push_back(has_port ? text : text + ":" + port);
+        begin = end + 1;
+    }
+    bool advertised = !descriptor->addresses.empty();
+    for (const Listener &listener : control.listeners)
+        if (!advertised && !listener.address.is_any())
+            descriptor->addresses.push_back(listener.address.text());
+    for (const Rail *rail : engine.plans.back()->rails) {
+        if (!rail) continue;
+        DescriptorRail about;
+        about.index = rail->plan.index;
+        about.transport = rail->transport->name;
+        about.address = rail->info.address;
+        if (rail->info.flags & TENT_RAIL_LISTENS && control.listening) {
+            bool v6 = strchr(rail->info.address, ':') != nullptr;
+            about.listen = (v6 ? "[" + about.address + "]" : about.address) + ":" + port;
+            if (!advertised && descriptor->addresses.empty()) descriptor->addresses.push_back(about.listen);
+        }
+        about.numa = rail->plan.numa;
+        about.bandwidth_bytes_per_s = rail->plan.bandwidth_bytes_per_s
+                                          ? rail->plan.bandwidth_bytes_per_s
+                                          : rail->info.bandwidth_bytes_per_s;
+        descriptor->rails.push_back(std::move(about));
+    }
+}
+
+int32_t control_address(Engine &engine, std::string *text) {
+    Descriptor descriptor;
+    control_describe(engine, &descriptor);
+    if (descriptor.addresses.empty()) return fail(TENT_E_INVALID, "the engine does not listen");
+    *text = descriptor.addresses.front();
+    return TENT_OK;
+}
+
+}  // namespace tent

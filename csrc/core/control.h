@@ -1,0 +1,174 @@
+// The control channel: listener, connections, sessions with peers (we connected) and clients (they did).
+// Driver only. Leans on wire/ for every byte's meaning; sockets live in control.cc alone, so that another
+// carrier (the simulated fabric) can take their place. Must never act on bytes of a peer that has not proven
+// the key, nor hold more than HANDSHAKES_MAX such connections.
+#pragma once
+
+#include <deque>
+#include <unordered_set>
+
+#include "base/net.h"
+#include "core/engine.h"
+#include "wire/handshake.h"
+#include "wire/messages.h"
+#include "wire/opening.h"
+
+namespace tent {
+
+struct Connection {
+    uint64_t id = 0;
+    int fd = -1;
+    bool connecting = false;  // our connect() is under way
+    bool proven = false;      // handshake done
+    bool writable_wanted = false;
+    bool doomed = false;      // closed once the driver is out of its handlers
+    uint64_t deadline_ns = 0; // of connect and handshake
+    uint8_t first[TENT_OPENING_SIZE] = {};
+    size_t first_size = 0;
+    ConnectionKind kind = ConnectionKind::UNKNOWN;
+    FrameParser parser;
+    FrameWriter writer;
+    std::vector<uint8_t> out;
+    size_t out_sent = 0;
+    std::unique_ptr<ClientHandshake> as_client;
+    std::unique_ptr<ServerHandshake> as_server;
+    Peer *peer = nullptr;
+    Client *client = nullptr;
+    std::string address;  // of the other side, for sentences
+};
+
+struct OutgoingNotice {
+    enum class State : uint8_t { Waiting, Ready, Dropped, Sent };
+    State state = State::Waiting;
+    uint64_t number = 0;
+    uint64_t resend_ns = 0;
+    std::vector<uint8_t> bytes;
+};
+
+enum class PeerState : uint8_t { Connecting, Ready, Lost };
+
+// An engine we connected to; one per engine, shared by its segments.
+struct Peer {
+    PeerState state = PeerState::Connecting;
+    std::vector<SocketAddress> addresses;
+    size_t address_next = 0;
+    size_t failures = 0, refusals = 0;  // of this round over the addresses
+    uint64_t retry_ns = 0, deadline_ns = 0;
+    bool known = false;  // identity below is proven
+    bool expected = false;
+    EngineIdentity identity;
+    SessionKey keys;
+    uint64_t session_id = 0;
+    Connection *connection = nullptr;
+    uint32_t segments = 0;
+    int32_t error = 0;
+    std::string sentence;
+    std::deque<std::unique_ptr<OutgoingNotice>> notices;
+    uint64_t notice_next = 1;
+    std::string text;  // the address as the user gave it
+};
+
+struct Session {
+    uint64_t id = 0;
+    SessionKey keys;
+    Connection *connection = nullptr;
+};
+
+// An engine that connected to us.
+struct Client {
+    EngineIdentity identity;
+    std::vector<Session> sessions;
+    uint64_t lost_ns = 0;  // when the last session ended; 0: one stands
+    std::unordered_set<uint64_t> retired, asked;  // endpoints retired; of which the initiator asked for it
+    std::unordered_set<uint64_t> grants;          // described to it
+    uint64_t notice_last = 0;
+};
+
+struct EndpointNews {
+    uint64_t endpoint;
+    int32_t status;
+    std::string sentence;
+};
+
+struct Listener {
+    int fd = -1;
+    SocketAddress address;
+};
+
+struct Control {
+    std::vector<Listener> listeners;
+    uint16_t port = 0;
+    bool listening = false;  // false: "none"
+    bool loopback_only = true;  // no explicit key: only loopback addresses may be listened on
+    std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections;
+    std::vector<uint64_t> doomed;
+    std::deque<uint64_t> unproven;  // ids, oldest first
+    uint64_t next_id = 1;
+    std::vector<std::unique_ptr<Peer>> peers;
+    std::unique_ptr<Peer> self = std::make_unique<Peer>();  // for notices to our own segments
+    std::vector<std::unique_ptr<Client>> clients;
+    std::vector<EndpointNews> news;
+    uint32_t segments_pending = 0;
+};
+
+// --- control.cc: sockets ---
+int32_t control_open(Engine &engine, const char *listen);
+void control_close(Engine &engine);
+// Adds a listening socket on the engine's port for a rail's address, if there is none yet.
+int32_t control_listen(Engine &engine, const char *ip);
+void control_watch(Engine &engine, int fd);
+bool control_poll(Engine &engine);
+void control_housekeeping(Engine &engine);
+std::vector<EndpointNews> &control_news(Engine &engine);
+Connection *connection_connect(Engine &engine, const SocketAddress &address);
+void connection_send(Engine &engine, Connection &connection);
+void connection_drop(Engine &engine, Connection &connection);
+template <class Message>
+int32_t connection_say(Engine &engine, Connection &connection, const Message &message) {
+    int32_t status = append_message(message, &connection.writer, &connection.out);
+    if (status == TENT_OK) connection_send(engine, connection);
+    return status;
+}
+void control_describe(Engine &engine, Descriptor *descriptor);
+int32_t control_address(Engine &engine, std::string *text);
+
+// --- peers.cc: sessions we opened ---
+// Finds the peer of a descriptor, or makes one and begins to connect.
+Peer *peer_get(Engine &engine, std::vector<SocketAddress> addresses, const Descriptor *descriptor,
+               const char *text);
+void peer_release(Engine &engine, Peer &peer);  // one segment less; the last one says Bye
+bool peer_connected(const Peer *peer);
+void peer_connection_failed(Engine &engine, Connection &connection, bool refused);
+void peer_frame(Engine &engine, Connection &connection, const Frame &frame);
+void peer_begin_handshake(Engine &engine, Connection &connection);
+void peer_handshake_frame(Engine &engine, Connection &connection, const Frame &frame);
+void peers_housekeeping(Engine &engine);
+void peer_open_endpoint(Engine &engine, Endpoint &endpoint);
+void peer_retire_endpoint(Engine &engine, Endpoint &endpoint);
+void peer_describe(Engine &engine, Segment &segment);
+void peer_pump_notices(Engine &engine, Peer &peer);
+void peers_pump_notices(Engine &engine);
+bool peers_notices_left(const Engine &engine);
+int32_t control_opening_make(Engine &engine, uint64_t endpoint, uint32_t connection, uint8_t *out);
+int32_t control_opening_check(Engine &engine, uint64_t endpoint, uint32_t connection,
+                              const uint8_t *reply);
+int32_t control_plugin_message(Engine &engine, uint64_t endpoint, const uint8_t *bytes,
+                               uint32_t size);
+void control_plugin_received(Engine &engine, Endpoint &endpoint, const PluginMessage &message);
+
+// --- clients.cc: sessions opened by others ---
+void client_handshake_frame(Engine &engine, Connection &connection, const Frame &frame);
+void client_frame(Engine &engine, Connection &connection, const Frame &frame);
+void client_connection_lost(Engine &engine, Connection &connection);
+// The first TENT_OPENING_SIZE bytes of a data connection: verifies, answers, hands the socket over.
+void client_data_opening(Engine &engine, Connection &connection);
+void clients_housekeeping(Engine &engine);
+void client_endpoint_retired(Engine &engine, Client &client, uint64_t remote_id, int32_t status);
+bool client_was_retired(const Client &client, uint64_t remote_id);
+std::string client_name(const Client &client);
+void clients_bye(Engine &engine);
+void control_region_added(Engine &engine, const Grant &grant, const DescriptorRegion &region);
+void control_region_removed(Engine &engine, const Grant &grant, uint64_t region);
+void control_grant_revoked(Engine &engine, const Grant &grant);
+
+}  // namespace tent

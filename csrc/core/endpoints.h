@@ -1,0 +1,49 @@
+// Endpoints of both roles: set-up through the control channel, news from the plugins, failure, the fence
+// (local close, remote retire), rebuild. Driver only. Leans on control for messages and on spray to finish
+// requests that wait for a fence. Must never report a request terminal while a write of it can still land.
+#pragma once
+
+#include "core/engine.h"
+#include "wire/messages.h"
+
+namespace tent {
+
+// --- initiator ---
+// Makes an endpoint between our rail and a peer's and sends the offer; nullptr when the pool is full or the
+// plugin refuses (an event says why).
+Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail, const DescriptorRail &peer);
+void endpoints_answered(Engine &engine, Peer &peer, const EndpointAnswer &answer);
+// The target retired its half: as we asked, or by itself.
+void endpoints_retired(Engine &engine, Peer &peer, const EndpointRetired &retired);
+// Takes an endpoint out of service: unfinished slices come back, the fence begins.
+void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const char *sentence);
+// The request's terminal status waits for this endpoint's remote fence.
+void endpoints_hold(Engine &engine, Endpoint &endpoint, uint32_t request);
+// A fresh control session to the same engine: what was not answered is said again.
+void endpoints_resend(Engine &engine, const Peer &peer);
+// The peer is gone. proven: it was restarted, so nothing of the old process can write any more.
+void endpoints_peer_lost(Engine &engine, const Peer &peer, bool proven);
+// Fails every endpoint that holds slices of cancelled requests for longer than the grace.
+void endpoints_force_cancel(Engine &engine, const std::vector<uint32_t> &requests);
+// Ends the segment's endpoints for good; true when none is left.
+bool endpoints_end_segment(Engine &engine, Segment &segment);
+void endpoints_abandon_rail(Engine &engine, Rail &rail);
+
+// --- target ---
+void endpoints_accept(Engine &engine, Client &client, const EndpointOpen &open,
+                      EndpointAnswer *answer);
+// Asked by the initiator. True when retired now, false: an EndpointRetired follows.
+bool endpoints_retire(Engine &engine, Client &client, uint64_t remote_id);
+void endpoints_retire_grant(Engine &engine, uint32_t grant_slot);
+void endpoints_retire_client(Engine &engine, const Client &client);
+Endpoint *endpoints_find_target(Engine &engine, const Client &client, uint64_t remote_id);
+
+// --- both ---
+Endpoint *endpoints_find(Engine &engine, uint64_t id);
+// From host->endpoint_state: remembered, acted upon after the plugin's function has returned.
+void endpoints_news(Engine &engine, uint64_t id, int32_t status, const char *sentence);
+void endpoints_served(Engine &engine, uint64_t id, uint32_t op, uint64_t bytes);
+bool endpoints_process_news(Engine &engine);
+void endpoints_housekeeping(Engine &engine);
+
+}  // namespace tent

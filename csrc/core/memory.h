@@ -1,0 +1,31 @@
+// Local regions and the grants over them: registration, release, tables for the bounds checks of both
+// roles, descriptors. Driver only, except where marked. Leans on transports for plugins' registrations and
+// on control for telling peers. Must never free memory of the user.
+#pragma once
+
+#include "core/engine.h"
+
+namespace tent {
+
+int32_t memory_init(Engine &engine);
+void memory_free(Engine &engine);
+
+int32_t region_register(Engine &engine, uint64_t address, uint64_t length, uint32_t access,
+                        const char *location, const char *label, uint64_t *handle);
+// Takes and gives back the token by itself: call without it.
+int32_t region_release(Engine &engine, uint64_t handle);
+// Registers all regions with a transport that a new plan brought.
+int32_t regions_join(Engine &engine, Transport &transport);
+
+int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t *handle);
+int32_t grant_revoke(Engine &engine, uint64_t handle);
+Grant *grant_find(Engine &engine, uint64_t handle);
+// TENT_OK when the token opens the grant and it has not ended; DENIED with a sentence otherwise.
+int32_t grant_prove(Engine &engine, uint64_t handle, const uint8_t *token);
+// The target's check of one slice; see tent_host.grant_check.
+int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote, uint64_t length);
+// Describes a grant as its holder may see it.
+void grant_describe(Engine &engine, const Grant &grant, Descriptor *descriptor);
+DescriptorRegion region_describe(Engine &engine, const RegionSlot &region, uint32_t access);
+
+}  // namespace tent

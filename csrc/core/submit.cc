@@ -1,0 +1,329 @@
+// The submit half of batches.h: checks every request against the local and the segment's tables, fills
+// requests from the pool and pushes them to the driver. Runs on the caller's thread, without a lock.
+#include <algorithm>
+#include <cstring>
+
+#include "base/status.h"
+#include "core/batch_find.h"
+#include "core/batches.h"
+#include "core/segments.h"
+
+namespace tent {
+
+namespace {
+
+using Ull = unsigned long long;
+
+// One request as checked; what the pool's entry is filled from.
+struct Checked {
+    uint64_t op, local, remote, length, user_data;
+    Segment *segment;
+    const RemoteRegion *remote_region;
+    uint32_t local_region;
+};
+
+// Looks requests up; remembers the last segment and ranges, which mostly repeat.
+struct Checker {
+    Engine &engine;
+    const RangeTable &locals;
+    uint64_t segment_handle = 0;
+    Segment *segment = nullptr;
+    const SegmentTable *table = nullptr;
+    uint32_t local_hint = 0, remote_hint = 0;
+
+    int32_t find_segment(uint32_t index, uint64_t handle) {
+        if (segment && handle == segment_handle) return TENT_OK;
+        segment = segment_find(engine, handle);
+        if (!segment)
+            return fail(TENT_E_NOT_FOUND, "request %u: segment %llu is not open", index, (Ull)handle);
+        if (!segment->usable.load(std::memory_order_acquire)) {
+            segment = nullptr;
+            return segment_unusable(index, handle);
+        }
+        segment_handle = handle;
+        table = segment->table.load(std::memory_order_acquire);
+        return TENT_OK;
+    }
+
+    // Rare: the reason belongs to the driver.
+    int32_t segment_unusable(uint32_t index, uint64_t handle) {
+        (void)index;
+        Segment *found = segment_find(engine, handle);
+        int32_t error = found ? found->error : TENT_E_NOT_FOUND;
+        return fail(error ? error : TENT_E_CLOSED, "request %u: segment %llu cannot be used: %s", index,
+                    (Ull)handle, error ? status_text(error) : "it is not ready, or being closed");
+    }
+
+    int32_t check(uint32_t index, uint32_t op, uint64_t handle, uint64_t local, uint64_t remote,
+                  uint64_t length, Checked *out) {
+        int32_t status = find_segment(index, handle);
+        if (status != TENT_OK) return status;
+        if (op != TENT_OP_READ && op != TENT_OP_WRITE)
+            return fail(TENT_E_INVALID, "request %u: op %u is neither TENT_OP_READ nor TENT_OP_WRITE", index, op);
+        if (length == 0) return fail(TENT_E_INVALID, "request %u: length is 0", index);
+        if (local + length < local || remote + length < remote)
+            return fail(TENT_E_INVALID, "request %u: length %llu wraps around the address space (local 0x%llx, remote 0x%llx)",
+                        index, (Ull)length, (Ull)local, (Ull)remote);
+        const Range *range = nullptr;
+        status = locals.find(local, length, 0, &local_hint, &range);
+        if (status != TENT_OK)
+            return fail(status, "request %u: local range 0x%llx+%llu lies in no registered region", index,
+                        (Ull)local, (Ull)length);
+        out->local_region = range->slot;
+        uint32_t access = op == TENT_OP_READ ? TENT_ACCESS_READ : TENT_ACCESS_WRITE;
+        status = table->ranges.find(remote, length, access, &remote_hint, &range);
+        if (status != TENT_OK)
+            return fail(status, "request %u: remote range 0x%llx+%llu %s of segment %llu", index, (Ull)remote,
+                        (Ull)length,
+                        status == TENT_E_RANGE ? "lies in no region"
+                        : op == TENT_OP_READ   ? "may not be read in the grant"
+                                               : "may not be written in the grant",
+                        (Ull)handle);
+        out->op = op;
+        out->local = local;
+        out->remote = remote;
+        out->length = length;
+        out->segment = segment;
+        out->remote_region = table->regions[range->slot];
+        return TENT_OK;
+    }
+};
+
+struct Destination {
+    uint64_t space, address, length;
+    uint32_t index;
+};
+
+int32_t check_overlaps(std::vector<Destination> &destinations, uint32_t *index) {
+    std::sort(destinations.begin(), destinations.end(), [](const Destination &a, const Destination &b) {
+        return a.space != b.space ? a.space < b.space : a.address < b.address;
+    });
+    for (size_t i = 1; i < destinations.size(); i++) {
+        const Destination &a = destinations[i - 1], &b = destinations[i];
+        if (a.space != b.space || b.address - a.address >= a.length) continue;
+        *index = std::max(a.index, b.index);
+        return fail(TENT_E_OVERLAP, "requests %u and %u of the batch write overlapping bytes at 0x%llx",
+                    std::min(a.index, b.index), *index, (Ull)b.address);
+    }
+    return TENT_OK;
+}
+
+// Gives completion slots to up to `count` requests; returns how many got one.
+uint32_t reserve_completions(Engine &engine, uint32_t count) {
+    uint32_t had = engine.completions_reserved.load(std::memory_order_relaxed);
+    for (;;) {
+        uint32_t take = std::min(count, engine.limits.completions - had);
+        if (take == 0) return 0;
+        if (engine.completions_reserved.compare_exchange_weak(had, had + take, std::memory_order_relaxed))
+            return take;
+    }
+}
+
+// Pins regions and counts requests of a segment in runs, so that the shared counters are touched once per run.
+struct Runs {
+    Engine &engine;
+    uint32_t region = NIL, region_count = 0;
+    Segment *segment = nullptr;
+    uint32_t segment_count = 0;
+
+    void add(const Checked &checked) {
+        if (checked.local_region != region) {
+            flush_region();
+            region = checked.local_region;
+        }
+        region_count++;
+        if (checked.segment != segment) {
+            flush_segment();
+            segment = checked.segment;
+        }
+        segment_count++;
+    }
+    void flush_region() {
+        if (region_count) engine.regions[region]->pins.fetch_add(region_count, std::memory_order_relaxed);
+        region_count = 0;
+    }
+    void flush_segment() {
+        if (segment_count) segment->requests.fetch_add(segment_count, std::memory_order_relaxed);
+        segment_count = 0;
+    }
+};
+
+void fill(Request &request, const Checked &checked, uint32_t batch_index, const Batch &batch, uint32_t index) {
+    request.local = checked.local;
+    request.remote = checked.remote;
+    request.length = checked.length;
+    request.user_data = checked.user_data;
+    request.sliced = request.done = 0;
+    request.segment = checked.segment;
+    request.route = nullptr;
+    request.batch = batch_index;
+    request.index = index;
+    request.next = NIL;
+    request.local_region = checked.local_region;
+    request.remote_region = checked.remote_region;
+    request.slices_out = request.fences = 0;
+    request.error = TENT_OK;
+    request.rail = -1;
+    request.op = static_cast<uint8_t>(checked.op);
+    request.class_ = static_cast<uint8_t>(batch.class_);
+    request.flags = static_cast<uint8_t>(batch.flags);
+    request.queued = false;
+    request.status.store(TENT_IN_PROGRESS, std::memory_order_relaxed);
+}
+
+// get(i, &checked) fills and checks request i of the call.
+template <class Get>
+int32_t check_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *index, const Get &get) {
+    std::vector<Destination> destinations;
+    bool overlap = batch.flags & TENT_BATCH_CHECK_OVERLAP;
+    if (overlap) {
+        uint32_t at = batch.first;
+        for (uint32_t i = 0; i < batch.count; i++, at = engine.request_pool.next(at)) {
+            const Request &r = engine.requests[at];
+            bool read = r.op == TENT_OP_READ;
+            destinations.push_back({read ? 0 : r.segment->handle, read ? r.local : r.remote, r.length, i});
+        }
+    }
+    Checked checked{};
+    for (uint32_t i = 0; i < count; i++) {
+        int32_t status = get(i, &checked);
+        if (status != TENT_OK) {
+            *index = i;
+            return status;
+        }
+        if (!overlap) continue;
+        bool read = checked.op == TENT_OP_READ;
+        destinations.push_back({read ? 0 : checked.segment->handle, read ? checked.local : checked.remote,
+                                checked.length, batch.count + i});
+    }
+    if (!overlap) return TENT_OK;
+    uint32_t at = 0;
+    int32_t status = check_overlaps(destinations, &at);
+    if (status != TENT_OK) *index = at >= batch.count ? at - batch.count : 0;
+    return status;
+}
+
+template <class Get>
+uint32_t fill_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *first_out, const Get &get) {
+    uint32_t first = NIL;
+    uint32_t taken = engine.request_pool.take(count, &first);
+    if (taken == 0) return 0;
+    uint32_t batch_index = static_cast<uint32_t>(&batch - engine.batches.get());
+    Runs runs{engine};
+    Checked checked{};
+    uint32_t at = first, last = first;
+    for (uint32_t i = 0; i < taken; i++) {
+        get(i, &checked);  // checked before: cannot fail inside the same gate
+        fill(engine.requests[at], checked, batch_index, batch, batch.count + i);
+        runs.add(checked);
+        last = at;
+        at = engine.request_pool.next(at);
+    }
+    runs.flush_region();
+    runs.flush_segment();
+    if (batch.last == NIL)
+        batch.first = first;
+    else
+        engine.request_pool.set_next(batch.last, first);
+    batch.last = last;
+    batch.count += taken;
+    *first_out = first;
+    return taken;
+}
+
+template <class Get>
+int32_t submit(Engine &engine, Batch &batch, uint32_t count, uint32_t flags, uint32_t *index, const Get &get) {
+    int32_t status = check_all(engine, batch, count, index, get);
+    if (status != TENT_OK) return status;
+    *index = 0;
+    if (engine.submissions.size() >= SUBMIT_RING_SIZE / 2)
+        return fail(TENT_E_AGAIN, "too many submits wait for the worker; try again");
+    uint32_t room = count;
+    bool each = batch.completions == TENT_COMPLETIONS_EACH;
+    if (each) room = reserve_completions(engine, count);
+    uint32_t first = NIL;
+    uint32_t taken = room ? fill_all(engine, batch, room, &first, get) : 0;
+    if (each && taken < room)
+        engine.completions_reserved.fetch_sub(room - taken, std::memory_order_relaxed);
+    if (taken > 0) {
+        // Release: whoever sees the batch busy sees this use's fields and chain.
+        batch.remaining.fetch_add(taken, std::memory_order_release);
+        Submission submission{static_cast<uint32_t>(&batch - engine.batches.get()), first, taken};
+        // Never full for long: half of it was free a moment ago and each thread pushes one at a time.
+        while (!engine.submissions.try_push(submission)) {
+        }
+        if (!(flags & TENT_SUBMIT_NO_WAKE) && !engine.manual) engine.driver.notify_submit();
+    }
+    *index = taken;
+    if (taken == count) return TENT_OK;
+    return fail(TENT_E_AGAIN, "%u of %u requests accepted; %s is full: close finished batches%s", taken, count,
+                each && room == taken ? "the completion ring" : "the request pool",
+                each ? " and read completions" : "");
+}
+
+struct InGate {
+    ReadGate &gate;
+    uint32_t side;
+    explicit InGate(ReadGate &g) : gate(g), side(g.enter()) {}
+    ~InGate() { gate.leave(side); }
+};
+
+template <class Make>
+int32_t submit_with(Engine &engine, uint64_t handle, uint32_t count, uint32_t flags, uint32_t *index,
+                    const Make &make_get) {
+    *index = 0;
+    if (engine.closing.load(std::memory_order_acquire))
+        return fail(TENT_E_CLOSED, "the engine is closing");
+    if (engine.poisoned.load(std::memory_order_relaxed))
+        return fail(TENT_E_INTERNAL, "the engine found a broken invariant and takes no more work");
+    if (flags & ~static_cast<uint32_t>(TENT_SUBMIT_SEAL | TENT_SUBMIT_NO_WAKE))
+        return fail(TENT_E_INVALID, "submit flags 0x%x are unknown", flags);
+    Batch *batch = batch_find(engine, handle);
+    if (!batch) return batch_missing(handle);
+    if (batch->sealed) return fail(TENT_E_CLOSED, "the batch is sealed: it takes no more requests");
+    int32_t status = TENT_OK;
+    if (count > 0) {
+        InGate gate(engine.gate);
+        Checker checker{engine, *engine.local_ranges.load(std::memory_order_acquire)};
+        status = submit(engine, *batch, count, flags, index, make_get(checker));
+    }
+    if (status == TENT_OK && (flags & TENT_SUBMIT_SEAL)) status = batch_seal(engine, handle, 0, nullptr, 0);
+    return status;
+}
+
+}  // namespace
+
+int32_t batch_submit(Engine &engine, uint64_t handle, const tent_request *requests, uint32_t stride,
+                     uint32_t count, uint32_t flags, uint32_t *index) {
+    if (stride < sizeof(tent_request))
+        return fail(TENT_E_INVALID, "stride %u is shorter than a tent_request (%zu)", stride, sizeof(tent_request));
+    const char *base = reinterpret_cast<const char *>(requests);
+    return submit_with(engine, handle, count, flags, index, [&](Checker &checker) {
+        return [&checker, base, stride](uint32_t i, Checked *out) {
+            tent_request request;
+            memcpy(&request, base + static_cast<size_t>(stride) * i, sizeof request);
+            if (request.flags != 0)
+                return fail(TENT_E_INVALID, "request %u: flags 0x%x are unknown", i, request.flags);
+            out->user_data = request.user_data;
+            return checker.check(i, request.op, request.segment, request.local, request.remote,
+                                 request.length, out);
+        };
+    });
+}
+
+int32_t batch_submit_columns(Engine &engine, uint64_t handle, const tent_columns &columns,
+                             uint32_t flags, uint32_t *index) {
+    if (columns.count > engine.limits.requests && columns.count > UINT32_MAX)
+        return fail(TENT_E_INVALID, "%llu requests in one call are too many", (Ull)columns.count);
+    return submit_with(engine, handle, static_cast<uint32_t>(columns.count), flags, index,
+                       [&](Checker &checker) {
+                           return [&checker, &columns](uint32_t i, Checked *out) {
+                               out->user_data = columns.user_data ? columns.user_data[i] : i;
+                               return checker.check(i, columns.op, columns.segment, columns.local[i],
+                                                    columns.remote[i],
+                                                    columns.length ? columns.length[i] : columns.length_each, out);
+                           };
+                       });
+}
+
+}  // namespace tent

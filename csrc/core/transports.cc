@@ -1,0 +1,357 @@
+// See transports.h.
+#include "core/transports.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.h"
+#include "base/status.h"
+#include "core/control.h"
+#include "core/endpoints.h"
+#include "core/memory.h"
+#include "core/reports.h"
+#include "core/routes.h"
+
+namespace tent {
+
+namespace {
+
+Transport &self(void *ctx) {
+    return *static_cast<Transport *>(ctx);
+}
+
+uint64_t host_now_ns(void *ctx) {
+    return engine_now(*self(ctx).engine);
+}
+uint64_t host_random_u64(void *ctx) {
+    return self(ctx).engine->random.u64();
+}
+void host_log(void *ctx, int32_t status, const char *sentence) {
+    report(*self(ctx).engine, TENT_EVENT_LOG, {.status = status}, "%s: %s", self(ctx).name.c_str(),
+           sentence);
+}
+void host_fail(void *ctx, const char *sentence) {
+    self(ctx).failure = sentence;
+}
+int32_t host_grant_check(void *ctx, uint64_t grant, uint32_t op, uint64_t remote, uint64_t length) {
+    return grant_check(*self(ctx).engine, grant, op, remote, length);
+}
+void host_endpoint_state(void *ctx, uint64_t endpoint, int32_t status, const char *sentence) {
+    endpoints_news(*self(ctx).engine, endpoint, status, sentence ? sentence : "");
+}
+void host_served(void *ctx, uint64_t endpoint, uint32_t op, uint64_t bytes) {
+    endpoints_served(*self(ctx).engine, endpoint, op, bytes);
+}
+int32_t host_opening_make(void *ctx, uint64_t endpoint, uint32_t connection, void *opening) {
+    return control_opening_make(*self(ctx).engine, endpoint, connection,
+                                static_cast<uint8_t *>(opening));
+}
+int32_t host_opening_check(void *ctx, uint64_t endpoint, uint32_t connection, const void *reply) {
+    return control_opening_check(*self(ctx).engine, endpoint, connection,
+                                 static_cast<const uint8_t *>(reply));
+}
+uint32_t host_crc32c(uint32_t crc, const void *data, uint64_t size) {
+    return crc32c(crc, data, size);
+}
+int32_t host_control_send(void *ctx, uint64_t endpoint, const void *bytes, uint32_t size) {
+    return control_plugin_message(*self(ctx).engine, endpoint, static_cast<const uint8_t *>(bytes),
+                                  size);
+}
+
+void fill_host(Transport &transport, const tent_plugin *inner) {
+    tent_host &host = transport.host;
+    host.size = sizeof host;
+    host.abi = TENT_PLUGIN_ABI;
+    host.ctx = &transport;
+    host.inner = inner;
+    host.now_ns = host_now_ns;
+    host.random_u64 = host_random_u64;
+    host.log = host_log;
+    host.fail = host_fail;
+    host.grant_check = host_grant_check;
+    host.endpoint_state = host_endpoint_state;
+    host.served = host_served;
+    host.opening_make = host_opening_make;
+    host.opening_check = host_opening_check;
+    host.crc32c = host_crc32c;
+    host.control_send = host_control_send;
+}
+
+// The folders searched, in order: the option, TENT_PLUGIN_PATH, "plugins" beside libtent.so.
+std::vector<std::string> plugin_folders(const Engine &engine) {
+    std::string all = engine.plugin_path;
+    if (const char *environment = getenv("TENT_PLUGIN_PATH"))
+        all += std::string(":") + environment;
+    std::vector<std::string> folders;
+    for (size_t begin = 0; begin <= all.size();) {
+        size_t end = std::min(all.find(':', begin), all.size());
+        if (end > begin) folders.push_back(all.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    Dl_info info{};
+    if (dladdr(reinterpret_cast<void *>(&plugin_folders), &info) && info.dli_fname) {
+        std::string library = info.dli_fname;
+        size_t slash = library.rfind('/');
+        folders.push_back((slash == std::string::npos ? "." : library.substr(0, slash)) +
+                          "/plugins");
+    }
+    return folders;
+}
+
+int32_t load_table(const Engine &engine, const std::string &name, void **handle,
+                   const tent_plugin **table, std::string *library) {
+    std::string looked;
+    for (const std::string &folder : plugin_folders(engine)) {
+        std::string path = folder + "/libtent_plugin_" + name + ".so";
+        looked += (looked.empty() ? "" : ", ") + folder;
+        if (access(path.c_str(), F_OK) != 0) continue;
+        // RTLD_LOCAL: plugins must not see each other's symbols. Never closed: a vendor's library may have
+        // left threads or exit handlers behind.
+        *handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (!*handle) return fail(TENT_E_PLUGIN, "cannot load plugin %s: %s", path.c_str(), dlerror());
+        using Query = const tent_plugin *(*)(uint32_t);
+        auto query = reinterpret_cast<Query>(dlsym(*handle, "tent_plugin_query"));
+        if (!query) return fail(TENT_E_PLUGIN, "%s exports no tent_plugin_query", path.c_str());
+        *table = query(TENT_PLUGIN_ABI);
+        if (!*table || (*table)->abi != TENT_PLUGIN_ABI)
+            return fail(TENT_E_PLUGIN,
+                        "plugin %s does not know plugin interface version %u; rebuild it against this "
+                        "version's tent/plugin.h", path.c_str(), TENT_PLUGIN_ABI);
+        if ((*table)->size < offsetof(tent_plugin, next_ns))
+            return fail(TENT_E_PLUGIN, "plugin %s has a table of %u bytes, too short", path.c_str(),
+                        (*table)->size);
+        char reason[256] = "";
+        if ((*table)->available && (*table)->available(reason, sizeof reason) != TENT_OK)
+            return fail(TENT_E_PLUGIN, "transport %s is unavailable: %s", name.c_str(), reason);
+        *library = path;
+        return TENT_OK;
+    }
+    return fail(TENT_E_PLUGIN, "no plugin for transport '%s' (libtent_plugin_%s.so) in %s",
+                name.c_str(), name.c_str(), looked.c_str());
+}
+
+// The plan's options for one transport and its decorator, as the plugin wants them; key names them all.
+std::vector<tent_option> options_of(const Plan &plan, const std::string &name, std::string *key) {
+    std::vector<tent_option> options;
+    const PlanDecoration *decoration = plan_decoration(plan, name);
+    if (decoration) *key += "decorate " + decoration->plugin + "\n";
+    for (const PlanOption &option : plan.transport_options) {
+        if (option.transport != name) continue;
+        options.push_back({option.name.c_str(), option.value.c_str()});
+        *key += option.name + "=" + option.value + "\n";
+    }
+    return options;
+}
+
+int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name,
+                       std::unique_ptr<Transport> *out) {
+    auto transport = std::make_unique<Transport>();
+    transport->engine = &engine;
+    transport->name = name;
+    std::vector<tent_option> options = options_of(plan, name, &transport->options_key);
+    int32_t status =
+        load_table(engine, name, &transport->handle, &transport->table, &transport->library);
+    if (status != TENT_OK) return status;
+    const tent_plugin *inner = nullptr;
+    if (const PlanDecoration *decoration = plan_decoration(plan, name)) {
+        inner = transport->table;
+        status = load_table(engine, decoration->plugin, &transport->inner_handle, &transport->table,
+                            &transport->library);
+        if (status != TENT_OK) return status;
+    }
+    fill_host(*transport, inner);
+    tent_plugin_options about{};
+    about.size = sizeof about;
+    about.options = options.data();
+    about.option_count = static_cast<uint32_t>(options.size());
+    about.rails_max = RAILS_MAX;
+    about.endpoints_max = ENDPOINTS_MAX;
+    about.slices_max = engine.limits.slices;
+    status = transport->table->open(&transport->host, &about, &transport->instance);
+    if (status != TENT_OK)
+        return fail(status, "transport %s does not open: %s", name.c_str(),
+                    transport->failure.empty() ? status_text(status) : transport->failure.c_str());
+    transport->event_fd =
+        transport->table->event_fd ? transport->table->event_fd(transport->instance) : -1;
+    *out = std::move(transport);
+    return TENT_OK;
+}
+
+int32_t open_rail(Engine &engine, const PlanRail &plan, Transport &transport,
+                  std::unique_ptr<Rail> *out) {
+    auto rail = std::make_unique<Rail>();
+    rail->transport = &transport;
+    rail->plan = plan;
+    std::vector<tent_option> options;
+    std::vector<std::string> names;  // a decorator's options keep their prefix: fault.throttle
+    names.reserve(plan.options.size());
+    for (const PlanOption &option : plan.options) {
+        bool own = option.transport == plan.transport;
+        names.push_back(own ? option.name : option.transport + "." + option.name);
+        options.push_back({names.back().c_str(), option.value.c_str()});
+    }
+    tent_rail_params params{};
+    params.size = sizeof params;
+    params.index = plan.index;
+    params.device = plan.device.c_str();
+    params.options = options.data();
+    params.option_count = static_cast<uint32_t>(options.size());
+    rail->info.size = sizeof rail->info;
+    transport.failure.clear();
+    int32_t status =
+        transport.table->rail_open(transport.instance, &params, &rail->handle, &rail->info);
+    if (status != TENT_OK)
+        return fail(status, "rail %u (%s %s) does not open: %s", plan.index, plan.transport.c_str(),
+                    plan.device.c_str(),
+                    transport.failure.empty() ? status_text(status) : transport.failure.c_str());
+    rail->info.address[sizeof rail->info.address - 1] = 0;
+    if (rail->plan.numa < 0) rail->plan.numa = rail->info.numa;
+    rail->title = plan.transport + " " + plan.device;
+    if (plan.device != rail->info.address) rail->title += std::string(" ") + rail->info.address;
+    if (rail->info.flags & TENT_RAIL_LISTENS) {
+        status = control_listen(engine, rail->info.address);
+        if (status != TENT_OK) {
+            transport.table->rail_close(transport.instance, rail->handle);
+            return status;
+        }
+    }
+    *out = std::move(rail);
+    return TENT_OK;
+}
+
+Rail *rail_reusable(Engine &engine, const PlanRail &plan, const Transport &transport) {
+    for (auto &rail : engine.rails) {
+        PlanRail had = rail->plan;
+        if (plan.numa < 0) had.numa = plan.numa;
+        if (!rail->retired && rail->transport == &transport && had == plan) return rail.get();
+    }
+    return nullptr;
+}
+
+// Opened for a plan that is not installed yet; undone as a whole when a later step fails.
+struct Preparation {
+    Engine &engine;
+    std::vector<std::unique_ptr<Transport>> transports;
+    std::vector<std::unique_ptr<Rail>> rails;
+
+    ~Preparation() {
+        for (auto &rail : rails)
+            rail->transport->table->rail_close(rail->transport->instance, rail->handle);
+        for (auto &transport : transports) transport->table->close(transport->instance);
+    }
+    Transport *find(const std::string &name) {
+        for (auto &transport : transports)
+            if (transport->name == name) return transport.get();
+        return transport_find(engine, name);
+    }
+};
+
+int32_t prepare(Engine &engine, const Plan &plan, Preparation *preparation,
+                PlanGeneration *generation) {
+    generation->rails.resize(RAILS_MAX);
+    for (const PlanRail &wanted : plan.rails) {
+        Transport *transport = preparation->find(wanted.transport);
+        if (transport) {
+            std::string key;
+            options_of(plan, wanted.transport, &key);
+            if (key != transport->options_key)
+                return fail(TENT_E_PLAN,
+                            "transport %s is open with other options or another decorator; these "
+                            "cannot change while the engine is open", wanted.transport.c_str());
+        } else {
+            std::unique_ptr<Transport> opened;
+            int32_t status = open_transport(engine, plan, wanted.transport, &opened);
+            if (status != TENT_OK) return status;
+            transport = opened.get();
+            preparation->transports.push_back(std::move(opened));
+        }
+        Rail *rail = rail_reusable(engine, wanted, *transport);
+        if (!rail) {
+            std::unique_ptr<Rail> opened;
+            int32_t status = open_rail(engine, wanted, *transport, &opened);
+            if (status != TENT_OK) return status;
+            rail = opened.get();
+            preparation->rails.push_back(std::move(opened));
+        }
+        generation->rails[wanted.index] = rail;
+    }
+    for (auto &transport : preparation->transports) {
+        int32_t status = regions_join(engine, *transport);
+        if (status != TENT_OK) return status;
+    }
+    return TENT_OK;
+}
+
+}  // namespace
+
+Transport *transport_find(Engine &engine, const std::string &name) {
+    for (auto &transport : engine.transports)
+        if (transport->name == name) return transport.get();
+    return nullptr;
+}
+
+std::string transports_list(const Engine &engine) {
+    std::string names;
+    for (const auto &transport : engine.transports)
+        names += (names.empty() ? "" : ", ") + transport->name;
+    return names.empty() ? "none" : names;
+}
+
+int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
+    auto generation = std::make_unique<PlanGeneration>();
+    {
+        Preparation preparation{engine, {}, {}};
+        int32_t status = prepare(engine, plan, &preparation, generation.get());
+        if (status != TENT_OK) return status;
+        for (auto &transport : preparation.transports) {
+            control_watch(engine, transport->event_fd);
+            engine.transports.push_back(std::move(transport));
+        }
+        preparation.transports.clear();
+        for (auto &rail : preparation.rails) engine.rails.push_back(std::move(rail));
+        preparation.rails.clear();
+    }
+    generation->plan = std::move(plan);
+    generation->number = engine.plans.empty() ? 1 : engine.plans.back()->number + 1;
+    if (number) *number = generation->number;
+    engine.plans.push_back(std::move(generation));
+    PlanGeneration &current = *engine.plans.back();
+    for (auto &rail : engine.rails)
+        rail->retired = std::find(current.rails.begin(), current.rails.end(), rail.get()) ==
+                        current.rails.end();
+    routes_rebind_all(engine);
+    report(engine, TENT_EVENT_PLAN_INSTALLED, {}, "plan generation %u installed: %zu rails, %zu routes",
+           current.number, current.plan.rails.size(), current.plan.routes.size());
+    plans_collect(engine);
+    return TENT_OK;
+}
+
+void plans_collect(Engine &engine) {
+    if (engine.plans.size() > 1)
+        for (size_t i = engine.plans.size() - 1; i-- > 0;) {
+            if (engine.plans[i]->requests > 0) continue;
+            routes_forget(engine, *engine.plans[i]);
+            engine.plans.erase(engine.plans.begin() + static_cast<ptrdiff_t>(i));
+        }
+    for (size_t i = engine.rails.size(); i-- > 0;) {
+        Rail &rail = *engine.rails[i];
+        if (!rail.retired || engine.plans.size() > 1) continue;
+        endpoints_abandon_rail(engine, rail);
+        if (rail.endpoints > 0) continue;
+        rail.transport->table->rail_close(rail.transport->instance, rail.handle);
+        engine.rails.erase(engine.rails.begin() + static_cast<ptrdiff_t>(i));
+    }
+}
+
+void transports_close(Engine &engine) {
+    for (auto &rail : engine.rails)
+        rail->transport->table->rail_close(rail->transport->instance, rail->handle);
+    engine.rails.clear();
+    for (auto &transport : engine.transports) transport->table->close(transport->instance);
+    engine.transports.clear();
+}
+
+}  // namespace tent

@@ -1,0 +1,241 @@
+// The engine's working objects: requests, slices, batches, rails, endpoints, segments. Plain structs in
+// fixed pools; who may touch a field stands beside it ("driver": the holder of the driver token).
+// Leans on base, plan and plugin.h.
+#pragma once
+
+#include <tent/plugin.h>
+#include <tent/tent.h>
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/limits.h"
+#include "core/range_table.h"
+#include "plan/plan.h"
+#include "sched/rate.h"
+#include "wire/messages.h"
+
+namespace tent {
+
+struct Engine;
+struct Segment;
+struct Peer;
+struct Client;
+struct Endpoint;
+struct BoundRoute;
+struct PlanGeneration;
+struct RemoteRegion;
+
+// One user read or write. Written by the submitting thread until it is pushed to the ring, afterwards
+// by the driver; any thread may read status (acquire) and then done and rail.
+struct Request {
+    uint64_t local, remote, length, user_data;
+    uint64_t sliced;  // bytes bound to slices so far
+    uint64_t done;    // bytes settled with success
+    Segment *segment;
+    const BoundRoute *route;
+    uint32_t batch;         // index in Engine::batches
+    uint32_t index;         // in its batch
+    uint32_t next;          // in its flow's queue
+    uint32_t local_region;  // slot
+    const RemoteRegion *remote_region;
+    uint32_t slices_out;    // bound and not settled, waiting retries included
+    uint32_t fences;        // remote fences to await before it may turn terminal
+    int32_t error;          // first error, TENT_OK so far
+    int32_t rail;
+    uint8_t op, class_, flags;
+    bool queued;            // stands in its flow's queue
+    std::atomic<int32_t> status;
+};
+
+struct Slice {
+    uint32_t request;
+    uint32_t endpoint;  // slot, NIL while waiting for a retry
+    uint32_t generation;
+    uint32_t next;  // free list, or a flow's retry queue
+    uint32_t retries;
+    uint64_t offset, length;
+    uint64_t posted_ns;
+};
+
+constexpr uint32_t BATCH_UNSEALED = 1u << 31;
+
+struct Batch {
+    std::atomic<uint64_t> handle{0};     // 0: free
+    std::atomic<uint32_t> remaining{0};  // unfinished requests; BATCH_UNSEALED set until sealed. A futex.
+    std::atomic<uint32_t> waiters{0};
+    std::atomic<uint32_t> failed{0};
+    std::atomic<bool> cancelled{false};
+    uint32_t generation = 0;
+    uint32_t count = 0;  // accepted requests; the submitting thread's
+    uint32_t first = NIL, last = NIL;
+    uint32_t flags = 0, class_ = 0, completions = 0;
+    bool sealed = false;
+    char label[32] = {};
+    struct OutgoingNotice *notice = nullptr;  // sent or dropped when the last request is terminal; driver
+    // What the driver has taken of the chain so far; driver only.
+    uint32_t taken_first = NIL, taken_count = 0;
+};
+
+// A queue of requests of one segment and class; driver only.
+struct Flow {
+    Segment *segment = nullptr;
+    uint32_t head = NIL, tail = NIL;              // requests with bytes not yet sliced
+    uint32_t retry_head = NIL, retry_tail = NIL;  // slices to be bound anew
+    uint32_t class_ = 0;
+    bool active = false;
+    Flow *next = nullptr;  // in the class's ring of active flows
+};
+
+// Cumulative figures, written by the driver, read by anyone (relaxed: each is a figure of its own).
+struct Tally {
+    std::atomic<uint64_t> bytes_written{0}, bytes_read{0}, served_write{0}, served_read{0};
+    std::atomic<uint64_t> slices{0}, retried{0}, failed{0}, requests{0}, requests_failed{0};
+    std::atomic<uint64_t> charged{0}, released{0}, inflight_slices{0}, rate{0};
+    std::atomic<uint64_t> refused{0}, wakeups{0};
+    std::atomic<uint32_t> state{0};
+};
+inline void bump(std::atomic<uint64_t> &figure, uint64_t by = 1) {
+    // One writer at a time (the driver): a plain add without the bus lock of fetch_add.
+    figure.store(figure.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+}
+
+// A loaded plugin with its instance; a decorator holds the table it decorates.
+struct Transport {
+    Engine *engine = nullptr;
+    std::string name;               // as the plan says it
+    std::string library;            // file it came from
+    void *handle = nullptr;         // dlopen
+    void *inner_handle = nullptr;   // of the decorated one
+    const tent_plugin *table = nullptr;
+    void *instance = nullptr;
+    tent_host host{};
+    std::string failure;  // what the plugin said last through host->fail
+    int event_fd = -1;
+    std::string options_key;  // to notice that a new plan changes its options
+};
+
+struct Rail {
+    Transport *transport = nullptr;
+    void *handle = nullptr;
+    PlanRail plan;
+    tent_rail_info info{};
+    uint64_t inflight_bytes = 0;
+    uint32_t endpoints = 0;
+    bool retired = false;  // no longer in the plan
+    Tally tally;
+    std::string title;  // "tcp lo 127.0.0.1"
+};
+
+enum class EndpointState : uint8_t {
+    Offered,     // initiator: EndpointOpen sent, or to be sent; target: accepted, sockets awaited
+    Connecting,  // initiator: answer is here, the plugin connects
+    Ready,
+    Fencing,     // failed or abandoned: local close, remote retire under way
+    Waiting,     // fenced; to be rebuilt at reopen_ns
+    Gone,
+};
+
+struct Endpoint {
+    uint64_t id = 0;         // ours, unique in the engine
+    uint32_t slot = NIL;
+    uint64_t remote_id = 0;  // target: the initiator's number
+    bool initiator = false;
+    EndpointState state = EndpointState::Gone;
+    Segment *segment = nullptr;  // initiator
+    Client *client = nullptr;    // target
+    uint32_t grant = 0;          // target: slot of the grant
+    Rail *rail = nullptr;
+    void *handle = nullptr;  // plugin's, nullptr when it has none
+    uint32_t peer_rail = 0;  // index in the peer's descriptor
+    uint64_t inflight_bytes = 0, inflight_slices = 0;
+    uint64_t window = 0, latency_ns_base = 0, progress_ns = 0;
+    RateMeter rate;
+    uint32_t staged_count = 0;
+    bool blocked = false;  // post() took less than offered
+    bool local_quiet = false;   // the plugin touches no local memory for it any more
+    bool remote_quiet = false;  // the target has retired its half
+    bool tried = false;         // was ready or failed once: the segment need not wait for it
+    bool abandon = false;       // not to be rebuilt
+    int32_t error = 0;
+    uint64_t deadline_ns = 0;  // connect or fence
+    uint64_t reopen_ns = 0, reopen_interval_ns = 0;
+    std::string peer_address;  // the peer's listener on that rail, "" when it has none
+    std::string peer_rail_text;
+    uint64_t openings_seen = 0;  // target: connection numbers used
+    uint64_t message_number = 0, message_seen = 0;
+    std::array<std::array<uint8_t, 16>, 64> opening_nonces;  // initiator: to check the replies
+    std::vector<uint32_t> held;  // requests whose terminal status awaits this endpoint's remote fence
+    std::array<tent_slice, POST_MAX> staged;
+    std::vector<uint8_t> offer;  // sent again when the control session is replaced
+    Tally tally;
+    std::string title;
+};
+
+// One rung of a plan's row bound to a peer: endpoints with their tier's penalty.
+struct BoundRung {
+    struct Choice {
+        Endpoint *endpoint;
+        uint32_t penalty;
+    };
+    std::vector<Choice> choices;
+    uint64_t slice_size = 0;
+};
+
+struct BoundRoute {
+    const PlanRoute *row = nullptr;
+    PlanGeneration *generation = nullptr;
+    std::vector<BoundRung> rungs;
+};
+
+// An installed plan; the last one is current, earlier ones live until their last request is terminal.
+struct PlanGeneration {
+    uint32_t number = 0;
+    Plan plan;
+    uint64_t requests = 0;  // bound to it and not terminal; driver
+    std::vector<Rail *> rails;  // by plan index, nullptr where there is none
+};
+
+struct RemoteRegion {
+    DescriptorRegion about;
+    std::vector<std::pair<Transport *, void *>> handles;  // plugins' segment_import
+};
+
+// What submitting threads read of a segment; replaced whole when the peer's regions change.
+struct SegmentTable {
+    RangeTable ranges;  // slot = index in regions
+    std::vector<const RemoteRegion *> regions;
+};
+
+enum class SegmentState : uint8_t { Connecting, Describing, Binding, Ready, Failed, Closing };
+
+struct Segment {
+    uint64_t handle = 0;
+    uint32_t slot = NIL;
+    SegmentState state = SegmentState::Connecting;
+    int32_t error = 0;
+    std::string sentence;
+    bool own = false;       // this engine's own memory
+    bool by_address = false;// the grant is the peer's default one
+    Peer *peer = nullptr;
+    Descriptor descriptor;  // regions live in table
+    std::atomic<SegmentTable *> table{nullptr};
+    std::atomic<bool> usable{false};
+    std::atomic<uint64_t> requests{0};  // accepted and not terminal
+    Flow flows[3];
+    std::vector<Endpoint *> endpoints;
+    std::vector<std::unique_ptr<BoundRoute>> routes;  // of every live generation
+    std::vector<std::unique_ptr<RemoteRegion>> regions;
+    std::vector<std::unique_ptr<RemoteRegion>> regions_gone;  // removed by the peer, maybe still named by requests
+    uint64_t describe_number = 0;  // of the question under way, 0: none
+    std::unique_ptr<DescribeAssembler> describing;
+    uint64_t describe_count = 0;   // answers so far, for refresh
+    uint64_t deadline_ns = 0;      // of the import
+    uint64_t pathless_since_ns = 0;
+    bool same_host = false;
+};
+
+}  // namespace tent
