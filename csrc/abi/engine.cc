@@ -69,9 +69,12 @@ int32_t tent_engine_close(tent_engine *engine) {
 
 int32_t tent_engine_step(tent_engine *engine, uint64_t now_ns) {
     return with_engine(engine, [&](Engine &e) {
-        if (!e.manual) return fail(TENT_E_INVALID, "the engine has a worker; open it with TENT_ENGINE_MANUAL to step it");
+        if (!e.manual)
+            return fail(TENT_E_INVALID,
+                        "the engine has a worker; open it with TENT_ENGINE_MANUAL to step it");
         if (now_ns < e.manual_ns)
-            return fail(TENT_E_INVALID, "time runs back: %llu after %llu", static_cast<unsigned long long>(now_ns),
+            return fail(TENT_E_INVALID, "time runs back: %llu after %llu",
+                        static_cast<unsigned long long>(now_ns),
                         static_cast<unsigned long long>(e.manual_ns));
         e.manual_ns = now_ns;
         return engine_cycle(e, now_ns) ? TENT_IN_PROGRESS : TENT_OK;

@@ -17,7 +17,8 @@ constexpr uint32_t ACCESS_ALL = TENT_ACCESS_READ | TENT_ACCESS_WRITE;
 
 int32_t check_text(const char *text, const char *what, size_t size_max) {
     if (text && strlen(text) > size_max)
-        return fail(TENT_E_INVALID, "%s '%.40s...' has %zu bytes, at most %zu fit", what, text, strlen(text), size_max);
+        return fail(TENT_E_INVALID, "%s '%.40s...' has %zu bytes, at most %zu fit", what, text,
+                    strlen(text), size_max);
     return TENT_OK;
 }
 
@@ -28,12 +29,14 @@ extern "C" {
 int32_t tent_region_register(tent_engine *engine, void *address, uint64_t length,
                              const tent_region_options *options, uint64_t *region) {
     return with_engine(engine, [&](Engine &e) {
-        if (!address || !region) return fail(TENT_E_INVALID, "%s is NULL", address ? "region" : "address");
+        if (!address || !region)
+            return fail(TENT_E_INVALID, "%s is NULL", address ? "region" : "address");
         uint64_t begin = reinterpret_cast<uint64_t>(address);
         if (length == 0) return fail(TENT_E_INVALID, "a region of 0 bytes");
         if (begin + length < begin)
             return fail(TENT_E_INVALID, "0x%llx+%llu wraps around the address space",
-                        static_cast<unsigned long long>(begin), static_cast<unsigned long long>(length));
+                        static_cast<unsigned long long>(begin),
+                        static_cast<unsigned long long>(length));
         tent_region_options full{};
         full.access = ACCESS_ALL;
         int32_t status = copy_struct(options, "tent_region_options", &full);
@@ -59,11 +62,14 @@ int32_t tent_memory_alloc(tent_engine *engine, uint64_t length, void **address) 
         if (!address) return fail(TENT_E_INVALID, "address is NULL");
         size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
         if (length == 0 || length > SIZE_MAX - page)
-            return fail(TENT_E_INVALID, "%llu bytes cannot be allocated", static_cast<unsigned long long>(length));
+            return fail(TENT_E_INVALID, "%llu bytes cannot be allocated",
+                        static_cast<unsigned long long>(length));
         size_t size = (length + page - 1) / page * page;
-        void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory =
+            mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
-            return fail(TENT_E_NO_MEMORY, "the system refuses %zu bytes: %s", size, strerror(errno));
+            return fail(TENT_E_NO_MEMORY, "the system refuses %zu bytes: %s", size,
+                        strerror(errno));
         std::lock_guard lock(e.alloc_mutex);
         e.allocations[memory] = size;
         *address = memory;
@@ -76,7 +82,9 @@ int32_t tent_memory_free(tent_engine *engine, void *address) {
         std::lock_guard lock(e.alloc_mutex);
         auto found = e.allocations.find(address);
         if (found == e.allocations.end())
-            return fail(TENT_E_INVALID, "%p was not allocated by tent_memory_alloc of this engine, or is freed", address);
+            return fail(TENT_E_INVALID,
+                        "%p was not allocated by tent_memory_alloc of this engine, or is freed",
+                        address);
         munmap(found->first, found->second);
         e.allocations.erase(found);
         return TENT_OK;
@@ -96,9 +104,8 @@ int32_t tent_grant_create(tent_engine *engine, const tent_grant_options *options
 }
 
 int32_t tent_grant_revoke(tent_engine *engine, uint64_t grant) {
-    return with_engine(engine, [&](Engine &e) {
-        return with_driver(e, [&] { return grant_revoke(e, grant); });
-    });
+    return with_engine(
+        engine, [&](Engine &e) { return with_driver(e, [&] { return grant_revoke(e, grant); }); });
 }
 
 int32_t tent_segment_export(tent_engine *engine, uint64_t grant, void *bytes, uint64_t *size) {
@@ -119,7 +126,8 @@ int32_t tent_segment_export(tent_engine *engine, uint64_t grant, void *bytes, ui
         *size = encoded.size();
         if (room < *size)
             return fail(TENT_E_AGAIN, "the descriptor has %llu bytes, the buffer %llu",
-                        static_cast<unsigned long long>(*size), static_cast<unsigned long long>(room));
+                        static_cast<unsigned long long>(*size),
+                        static_cast<unsigned long long>(room));
         memcpy(bytes, encoded.data(), encoded.size());
         return TENT_OK;
     });

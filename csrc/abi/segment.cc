@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "abi/guard.h"
-#include "base/net.h"
 #include "base/clock.h"
+#include "base/net.h"
 #include "core/control.h"
 #include "core/memory.h"
 #include "core/segments.h"
@@ -34,17 +34,21 @@ int32_t import_status(Engine &e, uint64_t handle) {
 int32_t finish_import(Engine &e, uint64_t handle, uint64_t timeout_ns, uint64_t *out) {
     if (timeout_ns == 0 || e.manual) {
         int32_t status = with_driver(e, [&] { return import_status(e, handle); });
-        if (status >= 0) *out = handle;
-        else close_segment(e, handle, TENT_FOREVER);
+        if (status >= 0)
+            *out = handle;
+        else
+            close_segment(e, handle, TENT_FOREVER);
         return status;
     }
     int32_t status = TENT_IN_PROGRESS;
-    drive_until(e, timeout_ns, [&] { return (status = import_status(e, handle)) != TENT_IN_PROGRESS; });
+    drive_until(e, timeout_ns,
+                [&] { return (status = import_status(e, handle)) != TENT_IN_PROGRESS; });
     if (status == TENT_OK) {
         *out = handle;
         return TENT_OK;
     }
-    std::string sentence = status < 0 ? last_error() : "the peer did not answer within the time given";
+    std::string sentence =
+        status < 0 ? last_error() : "the peer did not answer within the time given";
     close_segment(e, handle, TENT_FOREVER);
     return fail(status < 0 ? status : TENT_E_TIMEOUT, "%s", sentence.c_str());
 }
@@ -52,10 +56,12 @@ int32_t finish_import(Engine &e, uint64_t handle, uint64_t timeout_ns, uint64_t 
 int32_t addresses_of(const Descriptor &descriptor, std::vector<SocketAddress> *addresses) {
     for (const std::string &text : descriptor.addresses) {
         std::vector<SocketAddress> found;
-        if (resolve(text, &found) == TENT_OK) addresses->insert(addresses->end(), found.begin(), found.end());
+        if (resolve(text, &found) == TENT_OK)
+            addresses->insert(addresses->end(), found.begin(), found.end());
     }
     if (addresses->empty())
-        return fail(TENT_E_PEER, "the descriptor of '%s' names no address that can be resolved", descriptor.name.c_str());
+        return fail(TENT_E_PEER, "the descriptor of '%s' names no address that can be resolved",
+                    descriptor.name.c_str());
     return TENT_OK;
 }
 
@@ -63,35 +69,42 @@ int32_t addresses_of(const Descriptor &descriptor, std::vector<SocketAddress> *a
 
 extern "C" {
 
-int32_t tent_segment_open(tent_engine *engine, const char *address, uint64_t timeout_ns, uint64_t *segment) {
+int32_t tent_segment_open(tent_engine *engine, const char *address, uint64_t timeout_ns,
+                          uint64_t *segment) {
     return with_engine(engine, [&](Engine &e) {
-        if (!address || !segment) return fail(TENT_E_INVALID, "%s is NULL", address ? "segment" : "address");
+        if (!address || !segment)
+            return fail(TENT_E_INVALID, "%s is NULL", address ? "segment" : "address");
         if (e.closing.load()) return fail(TENT_E_CLOSED, "the engine is closing");
         std::vector<SocketAddress> addresses;
         int32_t status = resolve(address, &addresses);  // may block for DNS: without the token
         if (status != TENT_OK) return status;
         uint64_t handle = 0;
-        status = with_driver(e, [&] { return segment_begin_address(e, address, std::move(addresses), &handle); });
+        status = with_driver(
+            e, [&] { return segment_begin_address(e, address, std::move(addresses), &handle); });
         return status == TENT_OK ? finish_import(e, handle, timeout_ns, segment) : status;
     });
 }
 
-int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t size, uint64_t timeout_ns,
-                            uint64_t *segment) {
+int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t size,
+                            uint64_t timeout_ns, uint64_t *segment) {
     return with_engine(engine, [&](Engine &e) {
-        if (!bytes || !segment) return fail(TENT_E_INVALID, "%s is NULL", bytes ? "segment" : "bytes");
+        if (!bytes || !segment)
+            return fail(TENT_E_INVALID, "%s is NULL", bytes ? "segment" : "bytes");
         if (e.closing.load()) return fail(TENT_E_CLOSED, "the engine is closing");
         Descriptor descriptor;
-        int32_t status = decode_descriptor({static_cast<const uint8_t *>(bytes), static_cast<size_t>(size)}, &descriptor);
+        int32_t status = decode_descriptor(
+            {static_cast<const uint8_t *>(bytes), static_cast<size_t>(size)}, &descriptor);
         if (status != TENT_OK) return status;
         if (descriptor_expired(descriptor, realtime_ms()))
             return fail(TENT_E_DENIED, "the grant of '%s' has expired", descriptor.name.c_str());
         std::vector<SocketAddress> addresses;
-        if (memcmp(descriptor.engine_id, e.id, sizeof e.id) != 0) status = addresses_of(descriptor, &addresses);
+        if (memcmp(descriptor.engine_id, e.id, sizeof e.id) != 0)
+            status = addresses_of(descriptor, &addresses);
         if (status != TENT_OK) return status;
         uint64_t handle = 0;
         status = with_driver(e, [&] {
-            return segment_begin_descriptor(e, std::move(descriptor), std::move(addresses), &handle);
+            return segment_begin_descriptor(e, std::move(descriptor), std::move(addresses),
+                                            &handle);
         });
         return status == TENT_OK ? finish_import(e, handle, timeout_ns, segment) : status;
     });
@@ -100,7 +113,8 @@ int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t siz
 int32_t tent_segment_wait(tent_engine *engine, uint64_t segment, uint64_t timeout_ns) {
     return with_engine(engine, [&](Engine &e) {
         int32_t status = TENT_IN_PROGRESS;
-        drive_until(e, timeout_ns, [&] { return (status = import_status(e, segment)) != TENT_IN_PROGRESS; });
+        drive_until(e, timeout_ns,
+                    [&] { return (status = import_status(e, segment)) != TENT_IN_PROGRESS; });
         return status;
     });
 }
@@ -112,7 +126,10 @@ int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t tim
             Segment *found = segment_find(e, segment);
             if (!found) return not_open(segment);
             int32_t state = segment_status(*found);
-            if (state != TENT_OK) return state == TENT_IN_PROGRESS ? fail(TENT_E_AGAIN, "the segment is still being imported") : state;
+            if (state != TENT_OK)
+                return state == TENT_IN_PROGRESS
+                           ? fail(TENT_E_AGAIN, "the segment is still being imported")
+                           : state;
             before = found->describe_count;
             segment_describe(e, *found);
             return TENT_OK;
@@ -123,22 +140,27 @@ int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t tim
             Segment *found = segment_find(e, segment);
             return status != TENT_OK || !found || found->describe_count > before;
         });
-        return done ? status : fail(TENT_E_TIMEOUT, "the peer did not answer within the time given");
+        return done ? status
+                    : fail(TENT_E_TIMEOUT, "the peer did not answer within the time given");
     });
 }
 
 int32_t tent_segment_close(tent_engine *engine, uint64_t segment) {
     return with_engine(engine, [&](Engine &e) {
-        if (with_driver(e, [&] { return segment_find(e, segment) == nullptr; })) return not_open(segment);
+        if (with_driver(e, [&] { return segment_find(e, segment) == nullptr; }))
+            return not_open(segment);
         bool closed = close_segment(e, segment, TENT_FOREVER);
-        return closed ? TENT_OK : fail(TENT_E_BUSY, "the segment is closing; call tent_engine_step until requests ended");
+        return closed ? TENT_OK
+                      : fail(TENT_E_BUSY,
+                             "the segment is closing; call tent_engine_step until requests ended");
     });
 }
 
-int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_info *regions, uint32_t stride,
-                             uint32_t *count) {
+int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_info *regions,
+                             uint32_t stride, uint32_t *count) {
     return with_engine(engine, [&](Engine &e) {
-        if (!count || (*count > 0 && !regions)) return fail(TENT_E_INVALID, "%s is NULL", count ? "regions" : "count");
+        if (!count || (*count > 0 && !regions))
+            return fail(TENT_E_INVALID, "%s is NULL", count ? "regions" : "count");
         return with_driver(e, [&] {
             std::vector<DescriptorRegion> all;
             if (segment == 0) {
@@ -148,7 +170,8 @@ int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_
                 Segment *found = segment_find(e, segment);
                 if (!found) return not_open(segment);
                 const SegmentTable *table = found->table.load();
-                for (const Range &range : table->ranges.ranges()) all.push_back(table->regions[range.slot]->about);
+                for (const Range &range : table->ranges.ranges())
+                    all.push_back(table->regions[range.slot]->about);
             }
             for (uint32_t i = 0; i < *count && i < all.size(); i++) {
                 tent_region_info info{};
@@ -171,7 +194,8 @@ int32_t tent_descriptor_print(const void *bytes, uint64_t bytes_size, char *out,
     if (!bytes || !size) return fail(TENT_E_INVALID, "%s is NULL", bytes ? "size" : "bytes");
     return guarded([&] {
         Descriptor descriptor;
-        int32_t status = decode_descriptor({static_cast<const uint8_t *>(bytes), static_cast<size_t>(bytes_size)}, &descriptor);
+        int32_t status = decode_descriptor(
+            {static_cast<const uint8_t *>(bytes), static_cast<size_t>(bytes_size)}, &descriptor);
         if (status != TENT_OK) return status;
         std::string text = describe(descriptor);
         uint64_t room = out ? *size : 0;

@@ -1,4 +1,5 @@
-// Reading a caller's struct, which may be of an older (shorter) or newer (longer) version than ours.
+// Reading a caller's struct, which may be of an older (shorter) or newer (longer) version than
+// ours.
 #pragma once
 
 #include <algorithm>

@@ -135,7 +135,8 @@ class ByteReader {
         return value;
     }
 
-    static constexpr uint8_t empty_[8] = {};  // not 1: gcc 12 warns of reads past it that cannot happen
+    static constexpr uint8_t empty_[8] =
+        {};  // not 1: gcc 12 warns of reads past it that cannot happen
     const uint8_t *begin_;
     size_t size_;
     size_t offset_ = 0;

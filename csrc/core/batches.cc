@@ -1,6 +1,8 @@
 // See batches.h. Opening, sealing, waiting, cancelling, closing and what is told of a batch.
 #include "core/batches.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -43,8 +45,8 @@ void complete(Engine &engine, const tent_completion &completion) {
     if (was_empty) announce(engine);
 }
 
-// Drives the engine until the batch is done, nothing moves for spin_ns, somebody wants the token, or the
-// deadline. Token held. True when it stopped because nothing moved.
+// Drives the engine until the batch is done, nothing moves for spin_ns, somebody wants the token,
+// or the deadline. Token held. True when it stopped because nothing moved.
 bool drive(Engine &engine, const Batch &batch, uint64_t deadline_ns) {
     uint64_t moved_ns = engine_now(engine);
     for (;;) {
@@ -52,6 +54,7 @@ bool drive(Engine &engine, const Batch &batch, uint64_t deadline_ns) {
         if (engine_cycle(engine, now_ns)) moved_ns = now_ns;
         if (unfinished(batch) == 0 || engine.driver.wanted() || now_ns >= deadline_ns) return false;
         if (now_ns - moved_ns > engine.spin_ns) return true;
+        if (now_ns - moved_ns > SPIN_YIELD_NS) sched_yield();
     }
 }
 
@@ -77,7 +80,8 @@ int32_t seal_with_notice(Engine &engine, Batch &batch, uint64_t segment_handle, 
                          uint32_t size) {
     Segment *segment = segment_find(engine, segment_handle);
     if (!segment)
-        return fail(TENT_E_NOT_FOUND, "segment %llu is not open; a notice needs the segment of its receiver",
+        return fail(TENT_E_NOT_FOUND,
+                    "segment %llu is not open; a notice needs the segment of its receiver",
                     static_cast<unsigned long long>(segment_handle));
     auto notice = std::make_unique<OutgoingNotice>();
     const uint8_t *begin = static_cast<const uint8_t *>(bytes);
@@ -110,7 +114,8 @@ int32_t batch_open(Engine &engine, const tent_batch_options *options, uint64_t *
     batch.flags = options ? options->flags : 0;
     batch.class_ = options ? options->class_ : 0;
     batch.completions = options ? options->completions : 0;
-    snprintf(batch.label, sizeof batch.label, "%s", options && options->label ? options->label : "");
+    snprintf(batch.label, sizeof batch.label, "%s",
+             options && options->label ? options->label : "");
     batch.failed.store(0, std::memory_order_relaxed);
     batch.cancelled.store(false, std::memory_order_relaxed);
     if (batch.completions == TENT_COMPLETIONS_BATCH) {
@@ -133,9 +138,11 @@ int32_t batch_seal(Engine &engine, uint64_t handle, uint64_t segment, const void
     if (!batch) return batch_missing(handle);
     if (batch->sealed) return fail(TENT_E_CLOSED, "the batch is sealed already");
     if (notice_size > NOTICE_SIZE_MAX)
-        return fail(TENT_E_INVALID, "a notice of %u bytes; at most %zu fit", notice_size, NOTICE_SIZE_MAX);
+        return fail(TENT_E_INVALID, "a notice of %u bytes; at most %zu fit", notice_size,
+                    NOTICE_SIZE_MAX);
     auto unseal = [&] {
-        uint32_t left = batch->remaining.fetch_and(~BATCH_UNSEALED, std::memory_order_seq_cst) & ~BATCH_UNSEALED;
+        uint32_t left = batch->remaining.fetch_and(~BATCH_UNSEALED, std::memory_order_seq_cst) &
+                        ~BATCH_UNSEALED;
         if (left == 0 && batch->completions == TENT_COMPLETIONS_BATCH) {
             uint32_t at = 0;
             complete(engine, {handle, 0, 0, first_failure(engine, *batch, &at), UINT32_MAX});
@@ -153,7 +160,8 @@ int32_t batch_seal(Engine &engine, uint64_t handle, uint64_t segment, const void
         batch->sealed = true;
         if (unseal() == 0) {
             bool ok = batch->failed.load(std::memory_order_relaxed) == 0;
-            batch->notice->state = ok ? OutgoingNotice::State::Ready : OutgoingNotice::State::Dropped;
+            batch->notice->state =
+                ok ? OutgoingNotice::State::Ready : OutgoingNotice::State::Dropped;
             batch->notice = nullptr;
             engine.notices_due = true;
         }
@@ -168,13 +176,16 @@ void batches_on_terminal(Engine &engine, Batch &batch, const Request &request, i
         complete(engine, {handle, request.user_data, request.done, status, request.index});
     OutgoingNotice *notice = batch.notice;
     int32_t whole = TENT_OK;
-    if (batch.failed.load(std::memory_order_relaxed) > 0) whole = status != TENT_OK ? status : TENT_E_TRANSPORT;
+    if (batch.failed.load(std::memory_order_relaxed) > 0)
+        whole = status != TENT_OK ? status : TENT_E_TRANSPORT;
     // Last touch of the batch: whoever sees 0 may close and reuse it.
     if (notice && batch.remaining.load(std::memory_order_relaxed) == 1) batch.notice = nullptr;
     uint32_t left = batch.remaining.fetch_sub(1, std::memory_order_seq_cst) - 1;
-    if (left == 0 && completions == TENT_COMPLETIONS_BATCH) complete(engine, {handle, 0, 0, whole, UINT32_MAX});
+    if (left == 0 && completions == TENT_COMPLETIONS_BATCH)
+        complete(engine, {handle, 0, 0, whole, UINT32_MAX});
     if (left == 0 && notice) {
-        notice->state = whole == TENT_OK ? OutgoingNotice::State::Ready : OutgoingNotice::State::Dropped;
+        notice->state =
+            whole == TENT_OK ? OutgoingNotice::State::Ready : OutgoingNotice::State::Dropped;
         engine.notices_due = true;
     }
     if ((left & ~BATCH_UNSEALED) == 0 && batch.waiters.load(std::memory_order_seq_cst) > 0)
@@ -196,7 +207,8 @@ int32_t batch_wait(Engine &engine, uint64_t handle, uint64_t timeout_ns) {
     uint64_t deadline_ns = timeout_ns > UINT64_MAX - begin_ns ? UINT64_MAX : begin_ns + timeout_ns;
     while (unfinished(*batch) > 0) {
         if (engine.manual || monotonic_ns() >= deadline_ns)
-            return fail(TENT_E_TIMEOUT, "%u requests of the batch are still in flight", unfinished(*batch));
+            return fail(TENT_E_TIMEOUT, "%u requests of the batch are still in flight",
+                        unfinished(*batch));
         bool mine = engine.driver.try_acquire();
         if (!mine && engine.driver.held_by_worker()) {
             engine.driver.acquire();  // the worker hands over after its cycle and parks
@@ -205,8 +217,10 @@ int32_t batch_wait(Engine &engine, uint64_t handle, uint64_t timeout_ns) {
         bool idle = true;
         if (mine) {
             idle = drive(engine, *batch, deadline_ns);
-            if (idle) engine.driver.release_as_caller(true);  // the worker waits for events from here
-            else release(engine);
+            if (idle)
+                engine.driver.release_as_caller(true);  // the worker waits for events from here
+            else
+                release(engine);
         }
         if (idle && unfinished(*batch) > 0) sleep_on(engine, *batch, deadline_ns);
     }
@@ -224,8 +238,9 @@ int32_t batch_cancel(Engine &engine, uint64_t handle) {
         spray_collect(engine, *batch, &requests);
         spray_stop_many(engine, requests, TENT_E_CANCELLED);
         if (unfinished(*batch) > 0)
-            engine.cancels.push_back({static_cast<uint32_t>(batch - engine.batches.get()), handle,
-                                      engine.now_ns + engine.plans.back()->plan.parameters.cancel_grace_ns});
+            engine.cancels.push_back(
+                {static_cast<uint32_t>(batch - engine.batches.get()), handle,
+                 engine.now_ns + engine.plans.back()->plan.parameters.cancel_grace_ns});
         return TENT_OK;
     });
 }
@@ -234,7 +249,8 @@ void batches_housekeeping(Engine &engine) {
     for (size_t i = engine.cancels.size(); i-- > 0;) {
         const Engine::Cancel cancel = engine.cancels[i];
         Batch &batch = engine.batches[cancel.batch];
-        bool over = batch.handle.load(std::memory_order_acquire) != cancel.handle || unfinished(batch) == 0;
+        bool over =
+            batch.handle.load(std::memory_order_acquire) != cancel.handle || unfinished(batch) == 0;
         if (!over && engine.now_ns >= cancel.force_ns) {
             std::vector<uint32_t> requests;
             spray_collect(engine, batch, &requests);
@@ -251,11 +267,12 @@ int32_t batch_close(Engine &engine, uint64_t handle) {
     if (unfinished(*batch) > 0) {
         batch_cancel(engine, handle);
         if (engine.manual && unfinished(*batch) > 0)
-            return fail(TENT_E_BUSY, "the batch is being cancelled; call tent_engine_step until it is done");
+            return fail(TENT_E_BUSY,
+                        "the batch is being cancelled; call tent_engine_step until it is done");
         batch_wait(engine, handle, TENT_FOREVER);
     }
-    // Unread completions of this handle are recognised as stale and dropped when polled. A batch record that
-    // was never written gives its slot back here.
+    // Unread completions of this handle are recognised as stale and dropped when polled. A batch
+    // record that was never written gives its slot back here.
     if (batch->completions == TENT_COMPLETIONS_BATCH && !batch->sealed)
         engine.completions_reserved.fetch_sub(1, std::memory_order_relaxed);
     uint32_t expected_free = static_cast<uint32_t>(batch - engine.batches.get());
@@ -270,7 +287,8 @@ int32_t batch_status(Engine &engine, uint64_t handle, uint32_t first, tent_reque
     Batch *batch = batch_find(engine, handle);
     if (!batch) return batch_missing(handle);
     uint32_t room = *count, written = 0, at = batch->first;
-    for (uint32_t i = 0; i < batch->count && written < room; i++, at = engine.request_pool.next(at)) {
+    for (uint32_t i = 0; i < batch->count && written < room;
+         i++, at = engine.request_pool.next(at)) {
         if (i < first) continue;
         const Request &request = engine.requests[at];
         tent_request_status row{};
@@ -290,9 +308,11 @@ int32_t batch_transfer(Engine &engine, const tent_batch_options *options,
                        uint64_t timeout_ns, uint32_t *index) {
     *index = 0;
     if (count > TRANSFER_COUNT_MAX)
-        return fail(TENT_E_INVALID, "%u requests in one transfer; at most %u, use a batch", count, TRANSFER_COUNT_MAX);
+        return fail(TENT_E_INVALID, "%u requests in one transfer; at most %u, use a batch", count,
+                    TRANSFER_COUNT_MAX);
     if (engine.manual)
-        return fail(TENT_E_INVALID, "a manual engine cannot wait: submit a batch and call tent_engine_step");
+        return fail(TENT_E_INVALID,
+                    "a manual engine cannot wait: submit a batch and call tent_engine_step");
     uint64_t handle = 0;
     int32_t status = batch_open(engine, options, &handle);
     if (status != TENT_OK) return status;
@@ -305,9 +325,11 @@ int32_t batch_transfer(Engine &engine, const tent_batch_options *options,
             batch_wait(engine, handle, TENT_FOREVER);
             Batch &batch = *batch_find(engine, handle);
             int32_t end = first_failure(engine, batch, index);
-            // Cancelled because of the timeout: that is what the caller wants to hear, unless it is worse.
+            // Cancelled because of the timeout: that is what the caller wants to hear, unless it is
+            // worse.
             status = end == TENT_E_CANCELLED
-                         ? fail(TENT_E_TIMEOUT, "request %u did not finish in time and was cancelled", *index)
+                         ? fail(TENT_E_TIMEOUT,
+                                "request %u did not finish in time and was cancelled", *index)
                          : end;
         } else if (status != TENT_OK) {
             status = first_failure(engine, *batch_find(engine, handle), index);
@@ -323,7 +345,8 @@ uint32_t completions_take(Engine &engine, tent_completion *out, uint32_t stride,
     tent_completion completion;
     while (count < room && engine.completions.try_pop(completion)) {
         engine.completions_reserved.fetch_sub(1, std::memory_order_relaxed);
-        if (!batch_find(engine, completion.batch)) continue;  // closed meanwhile: none after the close
+        if (!batch_find(engine, completion.batch))
+            continue;  // closed meanwhile: none after the close
         memcpy(reinterpret_cast<char *>(out) + static_cast<size_t>(stride) * count++, &completion,
                std::min<size_t>(stride, sizeof completion));
     }

@@ -1,6 +1,7 @@
-// Batches: checks and submits requests without a lock, waits (driving the engine where the worker does
-// not), cancels, tells statuses and completions. Any thread, except where marked "driver". Leans on the
-// lock-free pools and rings of base. Must never allocate per request, except for the overlap check.
+// Batches: checks and submits requests without a lock, waits (driving the engine where the worker
+// does not), cancels, tells statuses and completions. Any thread, except where marked "driver".
+// Leans on the lock-free pools and rings of base. Must never allocate per request, except for the
+// overlap check.
 #pragma once
 
 #include "core/engine.h"

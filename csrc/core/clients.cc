@@ -1,5 +1,5 @@
-// The sessions others opened to this engine: the handshake's server side, what clients may ask, data
-// connections, grants told and withdrawn, notices received. See control.h.
+// The sessions others opened to this engine: the handshake's server side, what clients may ask,
+// data connections, grants told and withdrawn, notices received. See control.h.
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,7 +18,8 @@ namespace tent {
 
 namespace {
 
-constexpr size_t RETIRED_MAX = 65536;  // remembered per client; numbers only grow, old ones never return
+constexpr size_t RETIRED_MAX =
+    65536;  // remembered per client; numbers only grow, old ones never return
 
 Client *client_of(Engine &engine, const EngineIdentity &identity) {
     for (auto &client : engine.control->clients)
@@ -33,7 +34,8 @@ void proven(Engine &engine, Connection &connection) {
     Client *client = client_of(engine, handshake.peer());
     if (!client) {
         if (engine.control->clients.size() >= CLIENTS_MAX) {
-            connection_say(engine, connection, Error{TENT_E_AGAIN, "too many engines are connected"});
+            connection_say(engine, connection,
+                           Error{TENT_E_AGAIN, "too many engines are connected"});
             connection_drop(engine, connection);
             return;
         }
@@ -54,8 +56,10 @@ void describe(Engine &engine, Connection &connection, const DescribeRequest &req
     if (request.has_token)
         status = grant_prove(engine, handle, request.token);
     else if (!grant)
-        status = fail(TENT_E_DENIED, "engine '%s' has revoked its default grant; import a descriptor of "
-                      "one of its grants", engine.name.c_str());
+        status = fail(TENT_E_DENIED,
+                      "engine '%s' has revoked its default grant; import a descriptor of "
+                      "one of its grants",
+                      engine.name.c_str());
     std::vector<uint8_t> bytes;
     if (status == TENT_OK) {
         Descriptor descriptor;
@@ -101,7 +105,8 @@ int32_t with_message(const Frame &frame, Use use) {
     return status;
 }
 
-// To every session of every client that was told of the grant; receivers drop what they know already.
+// To every session of every client that was told of the grant; receivers drop what they know
+// already.
 template <class Message>
 void tell_holders(Engine &engine, uint64_t grant, const Message &message) {
     for (auto &client : engine.control->clients) {
@@ -155,8 +160,8 @@ void client_handshake_frame(Engine &engine, Connection &connection, const Frame 
     if (status == TENT_OK) proven(engine, connection);
     if (status >= 0) return;
     bump(engine.tally.refused);
-    report(engine, TENT_EVENT_CONNECTION_REFUSED, {.status = status}, "connection from %s refused: %s",
-           connection.address.c_str(), sentence.c_str());
+    report(engine, TENT_EVENT_CONNECTION_REFUSED, {.status = status},
+           "connection from %s refused: %s", connection.address.c_str(), sentence.c_str());
     connection_drop(engine, connection);
 }
 
@@ -165,7 +170,8 @@ void client_frame(Engine &engine, Connection &connection, const Frame &frame) {
     int32_t status = TENT_OK;
     switch (frame.type()) {
         case MessageType::DESCRIBE_REQUEST:
-            status = with_message<DescribeRequest>(frame, [&](auto &m) { describe(engine, connection, m); });
+            status = with_message<DescribeRequest>(
+                frame, [&](auto &m) { describe(engine, connection, m); });
             break;
         case MessageType::ENDPOINT_OPEN:
             status = with_message<EndpointOpen>(frame, [&](auto &m) {
@@ -187,16 +193,18 @@ void client_frame(Engine &engine, Connection &connection, const Frame &frame) {
             });
             break;
         case MessageType::NOTICE:
-            status = with_message<Notice>(frame, [&](auto &m) { take_notice(engine, connection, m); });
+            status =
+                with_message<Notice>(frame, [&](auto &m) { take_notice(engine, connection, m); });
             break;
         case MessageType::PING:
-            status = with_message<Ping>(frame, [&](auto &m) { connection_say(engine, connection, Pong{m.number}); });
+            status = with_message<Ping>(
+                frame, [&](auto &m) { connection_say(engine, connection, Pong{m.number}); });
             break;
         case MessageType::PONG: break;
         case MessageType::BYE: connection_drop(engine, connection); break;
         default:
-            status = fail(TENT_E_PROTOCOL, "'%s' sent an unexpected %s", client.identity.name.c_str(),
-                          message_type_name(frame.header.type));
+            status = fail(TENT_E_PROTOCOL, "'%s' sent an unexpected %s",
+                          client.identity.name.c_str(), message_type_name(frame.header.type));
     }
     if (status == TENT_OK) return;
     report(engine, TENT_EVENT_LOG, {.status = status}, "%s", last_error());
@@ -218,25 +226,30 @@ void client_data_opening(Engine &engine, Connection &connection) {
     int32_t status = parse_opening(connection.first, &opening);
     if (status == TENT_OK) {
         session = session_find(engine, opening.session_id, &client);
-        status = session ? opening_endpoint(engine, connection, *session, *client, opening, &endpoint)
-                         : fail(TENT_E_AUTH, "a data connection of an unknown session");
+        status = session
+                     ? opening_endpoint(engine, connection, *session, *client, opening, &endpoint)
+                     : fail(TENT_E_AUTH, "a data connection of an unknown session");
     }
     uint8_t reply[TENT_OPENING_REPLY_SIZE];
     // An unproven opening gets no answer; a proven one that came too late gets its reason.
     bool answer = session && status != TENT_E_AUTH;
     if (answer && make_reply(session->keys, opening, status, reply) == TENT_OK)
         // A fresh socket has room for 64 bytes; if not, it is not worth keeping.
-        if (send(connection.fd, reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply) status = TENT_E_PEER;
+        if (send(connection.fd, reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply)
+            status = TENT_E_PEER;
     if (status == TENT_OK) {
         epoll_ctl(engine.epoll_fd, EPOLL_CTL_DEL, connection.fd, nullptr);
         Transport &transport = *endpoint->rail->transport;
         transport.failure.clear();
-        status = transport.table->endpoint_adopt
-                     ? transport.table->endpoint_adopt(transport.instance, endpoint->handle,
-                                                       opening.connection, connection.fd)
-                     : fail(TENT_E_PROTOCOL, "transport %s takes no sockets", transport.name.c_str());
-        if (status == TENT_OK) connection.fd = -1;  // the plugin's now
-        else if (!transport.failure.empty()) fail(status, "%s", transport.failure.c_str());
+        status =
+            transport.table->endpoint_adopt
+                ? transport.table->endpoint_adopt(transport.instance, endpoint->handle,
+                                                  opening.connection, connection.fd)
+                : fail(TENT_E_PROTOCOL, "transport %s takes no sockets", transport.name.c_str());
+        if (status == TENT_OK)
+            connection.fd = -1;  // the plugin's now
+        else if (!transport.failure.empty())
+            fail(status, "%s", transport.failure.c_str());
     }
     if (status != TENT_OK) {
         bump(engine.tally.refused);
@@ -253,9 +266,10 @@ void clients_housekeeping(Engine &engine) {
             endpoints_retire_client(engine, *client);
     std::erase_if(clients, [&](const auto &client) {
         if (!client->lost_ns || engine.now_ns - client->lost_ns < CLIENT_GRACE_NS) return false;
-        return std::none_of(engine.endpoints.begin(), engine.endpoints.end(), [&](const auto &endpoint) {
-            return endpoint->client == client.get() && endpoint->state != EndpointState::Gone;
-        });
+        return std::none_of(
+            engine.endpoints.begin(), engine.endpoints.end(), [&](const auto &endpoint) {
+                return endpoint->client == client.get() && endpoint->state != EndpointState::Gone;
+            });
     });
 }
 

@@ -1,5 +1,5 @@
-// The sockets of control.h: listening, accepting, connecting, bytes in and out. What the bytes mean is
-// decided in peers.cc and clients.cc.
+// The sockets of control.h: listening, accepting, connecting, bytes in and out. What the bytes mean
+// is decided in peers.cc and clients.cc.
 #include "core/control.h"
 
 #include <netinet/in.h>
@@ -20,7 +20,8 @@ namespace tent {
 
 namespace {
 
-// epoll data: connection ids count up from 1, listeners and foreign descriptors have marks of their own.
+// epoll data: connection ids count up from 1, listeners and foreign descriptors have marks of their
+// own.
 constexpr uint64_t WAKE_MARK = UINT64_MAX;
 constexpr uint64_t PLUGIN_MARK = UINT64_MAX - 1;
 constexpr uint64_t LISTENER_MARK = 1ull << 63;
@@ -35,7 +36,8 @@ void watch(Engine &engine, int fd, uint32_t events, uint64_t mark, int operation
 
 int32_t listen_on(const SocketAddress &address, int *out) {
     int fd = socket(address.address()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return fail(TENT_E_SYSTEM, "no socket for %s: %s", address.text().c_str(), strerror(errno));
+    if (fd < 0)
+        return fail(TENT_E_SYSTEM, "no socket for %s: %s", address.text().c_str(), strerror(errno));
     int one = 1;
     // A restarted engine takes its port again at once.
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -56,7 +58,8 @@ int32_t add_listener(Engine &engine, SocketAddress address) {
     if (!address.is_loopback() && control.loopback_only)
         return fail(TENT_E_AUTH,
                     "%s is not a loopback address: listening there needs a key (options key or "
-                    "key_file, or TENT_KEY_FILE)", address.ip().c_str());
+                    "key_file, or TENT_KEY_FILE)",
+                    address.ip().c_str());
     int fd = -1;
     int32_t status = listen_on(address, &fd);
     if (status != TENT_OK) return status;
@@ -89,8 +92,8 @@ Connection &make_connection(Engine &engine, int fd) {
 
 void refuse(Engine &engine, Connection &connection, int32_t status, const char *sentence) {
     bump(engine.tally.refused);
-    report(engine, TENT_EVENT_CONNECTION_REFUSED, {.status = status}, "connection from %s refused: %s",
-           connection.address.c_str(), sentence);
+    report(engine, TENT_EVENT_CONNECTION_REFUSED, {.status = status},
+           "connection from %s refused: %s", connection.address.c_str(), sentence);
 }
 
 void accept_all(Engine &engine, Listener &listener) {
@@ -104,7 +107,8 @@ void accept_all(Engine &engine, Listener &listener) {
             // Honest peers need milliseconds; the oldest one here is the likeliest idler.
             auto oldest = control.connections.find(control.unproven.front());
             if (oldest != control.connections.end()) {
-                refuse(engine, *oldest->second, TENT_E_AGAIN, "too many connections before authentication");
+                refuse(engine, *oldest->second, TENT_E_AGAIN,
+                       "too many connections before authentication");
                 connection_drop(engine, *oldest->second);
             }
         }
@@ -120,7 +124,8 @@ void accept_all(Engine &engine, Listener &listener) {
 void handle_frame(Engine &engine, Connection &connection, const Frame &frame) {
     bool proven = connection.proven;
     if (connection.peer)
-        proven ? peer_frame(engine, connection, frame) : peer_handshake_frame(engine, connection, frame);
+        proven ? peer_frame(engine, connection, frame)
+               : peer_handshake_frame(engine, connection, frame);
     else
         proven ? client_frame(engine, connection, frame)
                : client_handshake_frame(engine, connection, frame);
@@ -182,7 +187,8 @@ void on_readable(Engine &engine, Connection &connection) {
         } else if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
             return;
         } else {
-            lost(engine, connection, TENT_E_PEER, got == 0 ? "closed by the other side" : strerror(errno));
+            lost(engine, connection, TENT_E_PEER,
+                 got == 0 ? "closed by the other side" : strerror(errno));
         }
     }
 }
@@ -204,7 +210,8 @@ void on_connected(Engine &engine, Connection &connection) {
 
 void sweep(Engine &engine) {
     Control &control = *engine.control;
-    for (uint64_t id : control.doomed) control.connections.erase(id);
+    for (uint64_t id : control.doomed)
+        control.connections.erase(id);
     control.doomed.clear();
 }
 
@@ -231,12 +238,13 @@ int32_t control_listen(Engine &engine, const char *ip) {
     SocketAddress address = addresses.front();
     address.set_port(control.port);
     for (const Listener &listener : control.listeners)
-        if (listener.address == address || (listener.address.is_any() &&
-                                            listener.address.address()->sa_family ==
-                                                address.address()->sa_family))
+        if (listener.address == address ||
+            (listener.address.is_any() &&
+             listener.address.address()->sa_family == address.address()->sa_family))
             return TENT_OK;
     if (control.listeners.size() >= LISTENERS_MAX)
-        return fail(TENT_E_AGAIN, "%u addresses are listened on, the most there can be", LISTENERS_MAX);
+        return fail(TENT_E_AGAIN, "%u addresses are listened on, the most there can be",
+                    LISTENERS_MAX);
     return add_listener(engine, address);
 }
 
@@ -283,7 +291,8 @@ void connection_send(Engine &engine, Connection &connection) {
     }
     if (left != connection.writable_wanted) {
         connection.writable_wanted = left;
-        watch(engine, connection.fd, left ? EPOLLIN | EPOLLOUT : EPOLLIN, connection.id, EPOLL_CTL_MOD);
+        watch(engine, connection.fd, left ? EPOLLIN | EPOLLOUT : EPOLLIN, connection.id,
+              EPOLL_CTL_MOD);
     }
 }
 
@@ -317,7 +326,8 @@ bool control_poll(Engine &engine) {
             [[maybe_unused]] ssize_t got = read(engine.wake_fd, &wakes, sizeof wakes);
         } else if (mark & LISTENER_MARK) {
             accept_all(engine, control.listeners[mark & ~LISTENER_MARK]);
-        } else if (auto found = control.connections.find(mark); found != control.connections.end()) {
+        } else if (auto found = control.connections.find(mark);
+                   found != control.connections.end()) {
             Connection &connection = *found->second;
             if (connection.doomed) continue;
             if (connection.connecting) {
@@ -354,7 +364,8 @@ void control_close(Engine &engine) {
     for (auto &[id, connection] : control.connections)
         if (connection->fd >= 0) close(connection->fd);
     control.connections.clear();
-    for (Listener &listener : control.listeners) close(listener.fd);
+    for (Listener &listener : control.listeners)
+        close(listener.fd);
     control.listeners.clear();
 }
 
@@ -383,7 +394,8 @@ void control_describe(Engine &engine, Descriptor *descriptor) {
         if (rail->info.flags & TENT_RAIL_LISTENS && control.listening) {
             bool v6 = strchr(rail->info.address, ':') != nullptr;
             about.listen = (v6 ? "[" + about.address + "]" : about.address) + ":" + port;
-            if (!advertised && descriptor->addresses.empty()) descriptor->addresses.push_back(about.listen);
+            if (!advertised && descriptor->addresses.empty())
+                descriptor->addresses.push_back(about.listen);
         }
         about.numa = rail->plan.numa;
         about.bandwidth_bytes_per_s = rail->plan.bandwidth_bytes_per_s

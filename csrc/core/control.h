@@ -1,7 +1,7 @@
-// The control channel: listener, connections, sessions with peers (we connected) and clients (they did).
-// Driver only. Leans on wire/ for every byte's meaning; sockets live in control.cc alone, so that another
-// carrier (the simulated fabric) can take their place. Must never act on bytes of a peer that has not proven
-// the key, nor hold more than HANDSHAKES_MAX such connections.
+// The control channel: listener, connections, sessions with peers (we connected) and clients (they
+// did). Driver only. Leans on wire/ for every byte's meaning; sockets live in control.cc alone, so
+// that another carrier (the simulated fabric) can take their place. Must never act on bytes of a
+// peer that has not proven the key, nor hold more than HANDSHAKES_MAX such connections.
 #pragma once
 
 #include <deque>
@@ -21,8 +21,8 @@ struct Connection {
     bool connecting = false;  // our connect() is under way
     bool proven = false;      // handshake done
     bool writable_wanted = false;
-    bool doomed = false;      // closed once the driver is out of its handlers
-    uint64_t deadline_ns = 0; // of connect and handshake
+    bool doomed = false;       // closed once the driver is out of its handlers
+    uint64_t deadline_ns = 0;  // of connect and handshake
     uint8_t first[TENT_OPENING_SIZE] = {};
     size_t first_size = 0;
     ConnectionKind kind = ConnectionKind::UNKNOWN;
@@ -79,8 +79,9 @@ struct Client {
     EngineIdentity identity;
     std::vector<Session> sessions;
     uint64_t lost_ns = 0;  // when the last session ended; 0: one stands
-    std::unordered_set<uint64_t> retired, asked;  // endpoints retired; of which the initiator asked for it
-    std::unordered_set<uint64_t> grants;          // described to it
+    std::unordered_set<uint64_t> retired,
+        asked;                            // endpoints retired; of which the initiator asked for it
+    std::unordered_set<uint64_t> grants;  // described to it
     uint64_t notice_last = 0;
 };
 
@@ -98,7 +99,7 @@ struct Listener {
 struct Control {
     std::vector<Listener> listeners;
     uint16_t port = 0;
-    bool listening = false;  // false: "none"
+    bool listening = false;     // false: "none"
     bool loopback_only = true;  // no explicit key: only loopback addresses may be listened on
     std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections;
     std::vector<uint64_t> doomed;

@@ -36,8 +36,9 @@ void Driver::release_as_caller(bool work_left) {
 }
 
 void Driver::notify_submit() {
-    // Pairs with the last looks of whoever stops driving (a caller at the ring after its release, the worker
-    // at the ring after worker_sleep_begin and at work_left_ in worker_park): one side sees the other.
+    // Pairs with the last looks of whoever stops driving (a caller at the ring after its release,
+    // the worker at the ring after worker_sleep_begin and at work_left_ in worker_park): one side
+    // sees the other.
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if (token_.load(std::memory_order_seq_cst) != FREE) return;
     work_left_.store(true, std::memory_order_seq_cst);
@@ -48,7 +49,8 @@ void Driver::wake_worker() {
     uint32_t state = worker_state_.load(std::memory_order_seq_cst);
     if (state == SLEEPING) {
         uint64_t one = 1;
-        // The eventfd's counter cannot overflow in practice; a failed write means it is readable already.
+        // The eventfd's counter cannot overflow in practice; a failed write means it is readable
+        // already.
         [[maybe_unused]] ssize_t written = ::write(wake_fd, &one, sizeof one);
     } else if (state == PARKED) {
         park_word_.fetch_add(1, std::memory_order_seq_cst);

@@ -32,9 +32,11 @@ class Driver {
     // Worker thread only.
     bool worker_try_acquire();
     void worker_release();
-    // Leaves the engine to calling threads; returns when they are gone for linger_ns or work is left.
+    // Leaves the engine to calling threads; returns when they are gone for linger_ns or work is
+    // left.
     void worker_park(uint64_t linger_ns);
-    // Brackets the worker's sleep: after begin the caller re-checks the submit ring, then sleeps on wake_fd.
+    // Brackets the worker's sleep: after begin the caller re-checks the submit ring, then sleeps on
+    // wake_fd.
     void worker_sleep_begin() { worker_state_.store(SLEEPING, std::memory_order_seq_cst); }
     void worker_sleep_end() { worker_state_.store(RUNNING, std::memory_order_seq_cst); }
 
@@ -48,9 +50,9 @@ class Driver {
     std::atomic<uint32_t> token_{FREE};
     std::atomic<uint32_t> wanted_{0};
     std::atomic<uint32_t> worker_state_{RUNNING};
-    std::atomic<uint32_t> park_word_{0};   // futex: bumped to end a park
-    std::atomic<uint32_t> drives_{0};      // times a calling thread drove
-    std::atomic<bool> work_left_{false};   // the token was let go with work for the worker
+    std::atomic<uint32_t> park_word_{0};  // futex: bumped to end a park
+    std::atomic<uint32_t> drives_{0};     // times a calling thread drove
+    std::atomic<bool> work_left_{false};  // the token was let go with work for the worker
 };
 
 }  // namespace tent

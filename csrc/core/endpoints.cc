@@ -71,8 +71,10 @@ void release_held(Engine &engine, Endpoint &endpoint, int32_t error) {
 void conclude(Engine &engine, Endpoint &endpoint, int32_t error) {
     if (!endpoint.held.empty())
         report(engine, error == TENT_OK ? TENT_EVENT_FENCED : TENT_EVENT_UNFENCED,
-               {.segment = endpoint.segment->handle, .endpoint = endpoint.id,
-                .rail = static_cast<int32_t>(endpoint.rail->plan.index), .status = error},
+               {.segment = endpoint.segment->handle,
+                .endpoint = endpoint.id,
+                .rail = static_cast<int32_t>(endpoint.rail->plan.index),
+                .status = error},
                "%s: %s", endpoint.title.c_str(),
                error == TENT_OK ? "fenced, nothing posted on it can land any more"
                                 : "the peer did not confirm the fence, late writes are possible");
@@ -86,8 +88,8 @@ void try_conclude(Engine &engine, Endpoint &endpoint) {
     if (endpoint.state != EndpointState::Fencing) return;
     if (!endpoint.local_quiet && endpoint.handle) {
         const Transport &transport = *endpoint.rail->transport;
-        endpoint.local_quiet =
-            transport.table->endpoint_close(transport.instance, endpoint.handle) != TENT_IN_PROGRESS;
+        endpoint.local_quiet = transport.table->endpoint_close(transport.instance,
+                                                               endpoint.handle) != TENT_IN_PROGRESS;
     }
     // The plugin still owes results: their requests may have to be held, too.
     if (!endpoint.local_quiet || endpoint.inflight_slices > 0) return;
@@ -102,7 +104,6 @@ int32_t offer(Engine &engine, Endpoint &endpoint) {
     endpoint.id = engine.endpoint_next++;
     engine.endpoint_by_id[endpoint.id] = &endpoint;
     endpoint.local_quiet = endpoint.remote_quiet = false;
-    endpoint.blocked = false;
     endpoint.staged_count = 0;
     endpoint.latency_ns_base = 0;
     endpoint.message_number = endpoint.message_seen = 0;
@@ -134,7 +135,8 @@ void become_ready(Engine &engine, Endpoint &endpoint) {
     endpoint.segment->pathless_since_ns = 0;
     engine.schedule_due = true;
     report(engine, TENT_EVENT_ENDPOINT_READY,
-           {.segment = endpoint.segment->handle, .endpoint = endpoint.id,
+           {.segment = endpoint.segment->handle,
+            .endpoint = endpoint.id,
             .rail = static_cast<int32_t>(endpoint.rail->plan.index)},
            "%s is ready", endpoint.title.c_str());
 }
@@ -169,7 +171,8 @@ Endpoint *endpoints_make(Engine &engine, Rail &rail) {
     return endpoint;
 }
 
-Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail, const DescriptorRail &peer) {
+Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail,
+                          const DescriptorRail &peer) {
     Endpoint *endpoint = endpoints_make(engine, rail);
     if (!endpoint) {
         report(engine, TENT_EVENT_LOG, {.segment = segment.handle, .status = TENT_E_AGAIN},
@@ -186,12 +189,13 @@ Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail, const De
     uint64_t nominal = rail.plan.bandwidth_bytes_per_s ? rail.plan.bandwidth_bytes_per_s
                                                        : rail.info.bandwidth_bytes_per_s;
     if (peer.bandwidth_bytes_per_s)
-        nominal = nominal ? std::min(nominal, peer.bandwidth_bytes_per_s) : peer.bandwidth_bytes_per_s;
+        nominal =
+            nominal ? std::min(nominal, peer.bandwidth_bytes_per_s) : peer.bandwidth_bytes_per_s;
     endpoint->rate.init(nominal, parameters(engine).rate_prior_bytes_per_s);
     segment.endpoints.push_back(endpoint);
     if (offer(engine, *endpoint) != TENT_OK) {
-        report(engine, TENT_EVENT_ENDPOINT_FAILED, {.segment = segment.handle, .status = TENT_E_TRANSPORT},
-               "%s", last_error());
+        report(engine, TENT_EVENT_ENDPOINT_FAILED,
+               {.segment = segment.handle, .status = TENT_E_TRANSPORT}, "%s", last_error());
         endpoint->error = TENT_E_TRANSPORT;
         endpoint->tried = true;
         wait_for_rebuild(engine, *endpoint);
@@ -225,7 +229,8 @@ void endpoints_retired(Engine &engine, Peer &peer, const EndpointRetired &retire
     if (endpoint->state == EndpointState::Fencing)
         try_conclude(engine, *endpoint);
     else
-        endpoints_fail(engine, *endpoint, retired.status == TENT_OK ? TENT_E_TRANSPORT : retired.status,
+        endpoints_fail(engine, *endpoint,
+                       retired.status == TENT_OK ? TENT_E_TRANSPORT : retired.status,
                        retired.sentence.empty() ? "retired by the peer" : retired.sentence.c_str());
 }
 
@@ -247,8 +252,10 @@ void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const ch
     endpoint.deadline_ns = engine.now_ns + parameters(engine).fence_timeout_ns;
     engine.schedule_due = true;
     report(engine, TENT_EVENT_ENDPOINT_FAILED,
-           {.segment = endpoint.segment->handle, .endpoint = endpoint.id,
-            .rail = static_cast<int32_t>(endpoint.rail->plan.index), .status = status},
+           {.segment = endpoint.segment->handle,
+            .endpoint = endpoint.id,
+            .rail = static_cast<int32_t>(endpoint.rail->plan.index),
+            .status = status},
            "%s failed: %s", endpoint.title.c_str(), *sentence ? sentence : status_text(status));
     if (!endpoint.handle) endpoint.local_quiet = true;
     if (!endpoint.remote_quiet) peer_retire_endpoint(engine, endpoint);
@@ -319,7 +326,8 @@ void endpoints_initiator_news(Engine &engine, Endpoint &endpoint, int32_t status
                               const char *sentence) {
     if (status != TENT_OK)
         endpoints_fail(engine, endpoint, status, sentence);
-    else if (endpoint.state == EndpointState::Connecting || endpoint.state == EndpointState::Offered)
+    else if (endpoint.state == EndpointState::Connecting ||
+             endpoint.state == EndpointState::Offered)
         become_ready(engine, endpoint);
 }
 
@@ -328,7 +336,8 @@ void endpoints_initiator_step(Engine &engine, Endpoint &endpoint) {
         case EndpointState::Offered:
         case EndpointState::Connecting:
             if (engine.now_ns >= endpoint.deadline_ns)
-                endpoints_fail(engine, endpoint, TENT_E_TIMEOUT, "set-up took longer than connect_timeout");
+                endpoints_fail(engine, endpoint, TENT_E_TIMEOUT,
+                               "set-up took longer than connect_timeout");
             break;
         case EndpointState::Fencing: try_conclude(engine, endpoint); break;
         case EndpointState::Waiting:
@@ -340,7 +349,8 @@ void endpoints_initiator_step(Engine &engine, Endpoint &endpoint) {
                             return choice.endpoint == &endpoint;
                         });
                 destroy(engine, endpoint);
-            } else if (engine.now_ns >= endpoint.reopen_ns && peer_connected(endpoint.segment->peer)) {
+            } else if (engine.now_ns >= endpoint.reopen_ns &&
+                       peer_connected(endpoint.segment->peer)) {
                 if (offer(engine, endpoint) != TENT_OK) wait_for_rebuild(engine, endpoint);
             }
             break;

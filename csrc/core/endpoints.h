@@ -1,6 +1,7 @@
-// Endpoints of both roles: set-up through the control channel, news from the plugins, failure, the fence
-// (local close, remote retire), rebuild. Driver only. Leans on control for messages and on spray to finish
-// requests that wait for a fence. Must never report a request terminal while a write of it can still land.
+// Endpoints of both roles: set-up through the control channel, news from the plugins, failure, the
+// fence (local close, remote retire), rebuild. Driver only. Leans on control for messages and on
+// spray to finish requests that wait for a fence. Must never report a request terminal while a
+// write of it can still land.
 #pragma once
 
 #include "core/engine.h"
@@ -9,8 +10,8 @@
 namespace tent {
 
 // --- initiator ---
-// Makes an endpoint between our rail and a peer's and sends the offer; nullptr when the pool is full or the
-// plugin refuses (an event says why).
+// Makes an endpoint between our rail and a peer's and sends the offer; nullptr when the pool is
+// full or the plugin refuses (an event says why).
 Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail, const DescriptorRail &peer);
 void endpoints_answered(Engine &engine, Peer &peer, const EndpointAnswer &answer);
 // The target retired its half: as we asked, or by itself.

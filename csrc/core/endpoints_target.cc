@@ -31,11 +31,12 @@ void forget(Engine &engine, Endpoint &endpoint) {
 bool retire_now(Engine &engine, Endpoint &endpoint) {
     endpoint.state = EndpointState::Fencing;
     const Transport &transport = *endpoint.rail->transport;
-    if (endpoint.handle && transport.table->endpoint_retire(transport.instance, endpoint.handle) ==
-                               TENT_IN_PROGRESS)
+    if (endpoint.handle &&
+        transport.table->endpoint_retire(transport.instance, endpoint.handle) == TENT_IN_PROGRESS)
         return false;
     report(engine, TENT_EVENT_ENDPOINT_RETIRED,
-           {.endpoint = endpoint.id, .rail = static_cast<int32_t>(endpoint.rail->plan.index),
+           {.endpoint = endpoint.id,
+            .rail = static_cast<int32_t>(endpoint.rail->plan.index),
             .status = endpoint.error},
            "%s retired", endpoint.title.c_str());
     client_endpoint_retired(engine, *endpoint.client, endpoint.remote_id, endpoint.error);
@@ -63,15 +64,16 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
                     engine.name.c_str(), open.target_rail, open.transport.c_str(),
                     transports_list(engine).c_str());
     Endpoint *endpoint = endpoints_make(engine, *rail);
-    if (!endpoint) return fail(TENT_E_AGAIN, "engine '%s' has no endpoint left", engine.name.c_str());
+    if (!endpoint)
+        return fail(TENT_E_AGAIN, "engine '%s' has no endpoint left", engine.name.c_str());
     endpoint->id = engine.endpoint_next++;
     endpoint->remote_id = open.endpoint;
     endpoint->client = &client;
     endpoint->grant = grant_find(engine, open.grant)->slot;
     endpoint->peer_rail = open.initiator_rail;
     endpoint->peer_rail_text = open.initiator_address;
-    endpoint->title = client_name(client) + ": rail " + std::to_string(open.initiator_rail) + " -> " +
-                      std::to_string(open.target_rail);
+    endpoint->title = client_name(client) + ": rail " + std::to_string(open.initiator_rail) +
+                      " -> " + std::to_string(open.target_rail);
     endpoint->state = EndpointState::Offered;
     tent_endpoint_params params{};
     params.size = sizeof params;

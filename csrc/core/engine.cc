@@ -2,6 +2,7 @@
 #include "core/engine.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -31,8 +32,8 @@ constexpr int PORT_TRIES = 32;  // "any free port" must be free on every rail's 
 std::atomic<uint32_t> fork_count{0};
 
 void count_forks() {
-    static const int once =
-        pthread_atfork(nullptr, nullptr, [] { fork_count.fetch_add(1, std::memory_order_relaxed); });
+    static const int once = pthread_atfork(
+        nullptr, nullptr, [] { fork_count.fetch_add(1, std::memory_order_relaxed); });
     (void)once;
 }
 
@@ -54,20 +55,24 @@ int32_t load_options(Engine &engine, const tent_engine_options &options) {
     if (options.flags & ~static_cast<uint32_t>(TENT_ENGINE_MANUAL))
         return fail(TENT_E_INVALID, "engine flags 0x%x are unknown", options.flags);
     if (options.workers > 1)
-        return fail(TENT_E_INVALID, "%u workers: this version drives all rails with one; use 0 or 1", options.workers);
+        return fail(TENT_E_INVALID,
+                    "%u workers: this version drives all rails with one; use 0 or 1",
+                    options.workers);
     engine.name = options.name && *options.name ? options.name : "pid-" + std::to_string(getpid());
     if (engine.name.size() > ENGINE_NAME_SIZE_MAX)
-        return fail(TENT_E_INVALID, "the engine's name has %zu bytes, at most %zu fit", engine.name.size(),
-                    ENGINE_NAME_SIZE_MAX);
+        return fail(TENT_E_INVALID, "the engine's name has %zu bytes, at most %zu fit",
+                    engine.name.size(), ENGINE_NAME_SIZE_MAX);
     engine.plugin_path = options.plugin_path ? options.plugin_path : "";
     engine.advertise = options.advertise ? options.advertise : "";
     engine.spin_ns = options.spin_ns ? options.spin_ns : SPIN_NS_DEFAULT;
-    engine.limits = {or_default(options.requests_max, 65536),  or_default(options.slices_max, 4096),
-                     or_default(options.batches_max, 4096),    or_default(options.completions_max, 65536),
-                     or_default(options.events_max, 4096),     or_default(options.notices_max, 4096)};
+    engine.limits = {
+        or_default(options.requests_max, 65536), or_default(options.slices_max, 4096),
+        or_default(options.batches_max, 4096),   or_default(options.completions_max, 65536),
+        or_default(options.events_max, 4096),    or_default(options.notices_max, 4096)};
     for (uint32_t limit : {engine.limits.requests, engine.limits.slices, engine.limits.batches,
                            engine.limits.completions})
-        if (limit > 1u << 24) return fail(TENT_E_INVALID, "a limit of %u is over the maximum 16777216", limit);
+        if (limit > 1u << 24)
+            return fail(TENT_E_INVALID, "a limit of %u is over the maximum 16777216", limit);
     if (engine.manual && options.seed)
         engine.random.seed(options.seed);
     else
@@ -98,13 +103,17 @@ int32_t make_pools(Engine &engine) {
     engine.requests_bytes = sizeof(Request) * engine.limits.requests;
     void *requests = mmap(nullptr, engine.requests_bytes, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (requests == MAP_FAILED) return fail(TENT_E_NO_MEMORY, "no memory for %u requests", engine.limits.requests);
+    if (requests == MAP_FAILED)
+        return fail(TENT_E_NO_MEMORY, "no memory for %u requests", engine.limits.requests);
     engine.requests = static_cast<Request *>(requests);
     engine.batches = std::make_unique<Batch[]>(engine.limits.batches);
     engine.slices = std::make_unique<Slice[]>(engine.limits.slices);
-    for (uint32_t i = 0; i < engine.limits.slices; i++) engine.slices[i].endpoint = NIL;
-    if (!engine.request_pool.init(engine.limits.requests) || !engine.batch_pool.init(engine.limits.batches) ||
-        !engine.submissions.init(SUBMIT_RING_SIZE) || !engine.completions.init(engine.limits.completions))
+    for (uint32_t i = 0; i < engine.limits.slices; i++)
+        engine.slices[i].endpoint = NIL;
+    if (!engine.request_pool.init(engine.limits.requests) ||
+        !engine.batch_pool.init(engine.limits.batches) ||
+        !engine.submissions.init(SUBMIT_RING_SIZE) ||
+        !engine.completions.init(engine.limits.completions))
         return fail(TENT_E_NO_MEMORY, "no memory for the engine's pools");
     return TENT_OK;
 }
@@ -140,7 +149,8 @@ int32_t open_once(const tent_engine_options &options, std::unique_ptr<Engine> *o
     if (status == TENT_OK) status = make_descriptors(*engine);
     if (status == TENT_OK) status = memory_init(*engine);
     if (status == TENT_OK) status = segments_init(*engine);
-    if (status == TENT_OK) status = control_open(*engine, options.listen ? options.listen : "127.0.0.1:0");
+    if (status == TENT_OK)
+        status = control_open(*engine, options.listen ? options.listen : "127.0.0.1:0");
     if (status != TENT_OK) return status;
     Plan plan;
     status = plan_parse(options.plan ? std::string(options.plan) : default_plan(*engine), &plan);
@@ -166,7 +176,8 @@ void housekeeping(Engine &engine) {
 
 bool watches_time(const Engine &engine) {
     const Control &control = *engine.control;
-    if (engine.endpoints_unsettled > 0 || !engine.cancels.empty() || control.segments_pending > 0) return true;
+    if (engine.endpoints_unsettled > 0 || !engine.cancels.empty() || control.segments_pending > 0)
+        return true;
     if (!control.unproven.empty() || engine.plans.size() > 1) return true;
     for (const auto &peer : control.peers)
         if (peer->state == PeerState::Connecting || !peer->notices.empty()) return true;
@@ -209,7 +220,8 @@ bool engine_cycle(Engine &engine, uint64_t now_ns) {
         if (control_poll(engine)) busy = 1;
         engine.control_due_ns = now_ns + CONTROL_INTERVAL_NS;
     }
-    if (segments_step(engine)) engine.housekeeping_due_ns = std::min(engine.housekeeping_due_ns, now_ns + MS);
+    if (segments_step(engine))
+        engine.housekeeping_due_ns = std::min(engine.housekeeping_due_ns, now_ns + MS);
     if (engine.notices_due) peers_pump_notices(engine);
     if (now_ns >= engine.housekeeping_due_ns) housekeeping(engine);
     return busy != 0 || engine.schedule_due;
@@ -232,7 +244,8 @@ int engine_sleep_ms(const Engine &engine) {
 void engine_worker(Engine &engine) {
     while (!engine.stop.load(std::memory_order_acquire)) {
         if (!engine.driver.worker_try_acquire()) {
-            engine.driver.worker_park(engine.inbound.load(std::memory_order_relaxed) ? LINGER_INBOUND_NS : LINGER_NS);
+            engine.driver.worker_park(
+                engine.inbound.load(std::memory_order_relaxed) ? LINGER_INBOUND_NS : LINGER_NS);
             continue;
         }
         uint64_t moved_ns = engine_now(engine);
@@ -243,18 +256,21 @@ void engine_worker(Engine &engine) {
             if (engine.stop.load(std::memory_order_relaxed)) break;
             if ((handed_over = engine.driver.wanted())) break;
             if (now_ns - moved_ns > engine.spin_ns) break;
+            if (now_ns - moved_ns > SPIN_YIELD_NS) sched_yield();
         }
         int sleep_ms = engine_sleep_ms(engine);
         if (!handed_over) bump(engine.tally.wakeups);
         engine.driver.worker_release();
         if (handed_over) {
-            engine.driver.worker_park(engine.inbound.load(std::memory_order_relaxed) ? LINGER_INBOUND_NS : LINGER_NS);
+            engine.driver.worker_park(
+                engine.inbound.load(std::memory_order_relaxed) ? LINGER_INBOUND_NS : LINGER_NS);
             continue;
         }
         engine.driver.worker_sleep_begin();
         if (engine.submissions.size() == 0 && !engine.stop.load(std::memory_order_seq_cst)) {
             epoll_event events[8];
-            epoll_wait(engine.epoll_fd, events, 8, sleep_ms);  // level-triggered: handled by the next cycle
+            epoll_wait(engine.epoll_fd, events, 8,
+                       sleep_ms);  // level-triggered: handled by the next cycle
         }
         engine.driver.worker_sleep_end();
     }
@@ -283,7 +299,8 @@ int32_t engine_open(const tent_engine_options &options, Engine **out) {
 
 namespace {
 
-// Manual engines are driven by their closer: time stands still, so only what needs no waiting is waited for.
+// Manual engines are driven by their closer: time stands still, so only what needs no waiting is
+// waited for.
 bool settle_until(Engine &engine, uint64_t timeout_ns, auto done) {
     if (!engine.manual) return drive_until(engine, timeout_ns, done);
     uint64_t begin_ns = monotonic_ns();
@@ -310,7 +327,8 @@ int32_t engine_close(Engine *engine) {
         spray_stop_segment(*engine, nullptr, TENT_E_CANCELLED);
         return 0;
     });
-    settle_until(*engine, grace_ns, [&] { return engine->open_requests == 0 && engine->submissions.size() == 0; });
+    settle_until(*engine, grace_ns,
+                 [&] { return engine->open_requests == 0 && engine->submissions.size() == 0; });
     // Segments: what is still posted is fenced now, each fence bounded by its own timeout.
     settle_until(*engine, 2 * fence_ns + SECOND, [&] {
         bool left = false;
@@ -332,7 +350,8 @@ int32_t engine_close(Engine *engine) {
         engine->worker.join();
     }
     // Blocked callers see their batches terminal and leave.
-    while (engine->callers.load(std::memory_order_acquire) > 0) usleep(50);
+    while (engine->callers.load(std::memory_order_acquire) > 0)
+        usleep(50);
     delete engine;
     return TENT_OK;
 }

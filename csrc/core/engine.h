@@ -1,10 +1,10 @@
-// The engine: one struct with all state, and the functions that open, drive and close it. Its parts live
-// in files of their own that take Engine&: memory (regions, grants), transports (plugins, rails), spray
-// (flows, slices, settling), endpoints (set-up, failure, fence), control (listener, sessions), segments,
-// batches, reports (events, counters, notices).
+// The engine: one struct with all state, and the functions that open, drive and close it. Its parts
+// live in files of their own that take Engine&: memory (regions, grants), transports (plugins,
+// rails), spray (flows, slices, settling), endpoints (set-up, failure, fence), control (listener,
+// sessions), segments, batches, reports (events, counters, notices).
 //
-// Thread-safety: fields marked [any] are safe from any thread; everything else belongs to the holder of
-// the driver token. Must never: call Python, block while holding the token.
+// Thread-safety: fields marked [any] are safe from any thread; everything else belongs to the
+// holder of the driver token. Must never: call Python, block while holding the token.
 #pragma once
 
 #include <atomic>
@@ -97,10 +97,10 @@ struct Engine {
     // Requests and batches.
     Request *requests = nullptr;  // limits.requests, zero pages until used
     size_t requests_bytes = 0;
-    IndexPool request_pool, batch_pool;      // [any]
-    std::unique_ptr<Batch[]> batches;        // [any]
-    Ring<Submission> submissions;            // [any]
-    Ring<tent_completion> completions;       // [any]
+    IndexPool request_pool, batch_pool;  // [any]
+    std::unique_ptr<Batch[]> batches;    // [any]
+    Ring<Submission> submissions;        // [any]
+    Ring<tent_completion> completions;   // [any]
     std::atomic<uint32_t> completions_reserved{0};
 
     struct Cancel {
@@ -118,13 +118,14 @@ struct Engine {
     Flow *active[3] = {};  // tail of a circular list, by class
     uint64_t deficit[3] = {};
     bool schedule_due = false;
-    std::vector<Endpoint *> staged, blocked;  // with staged slices; whose post() took less than offered
+    std::vector<Endpoint *> staged,
+        blocked;  // with staged slices; whose post() took less than offered
 
     // Memory.
-    ReadGate gate;                                       // guards local_ranges, segments' tables
-    std::atomic<RangeTable *> local_ranges{nullptr};     // slot = region slot [any, inside gate]
-    RegionSlot **regions = nullptr;                      // REGIONS_MAX [any, inside gate]
-    uint32_t region_count = 0;                           // slots in use or free below it
+    ReadGate gate;                                    // guards local_ranges, segments' tables
+    std::atomic<RangeTable *> local_ranges{nullptr};  // slot = region slot [any, inside gate]
+    RegionSlot **regions = nullptr;                   // REGIONS_MAX [any, inside gate]
+    uint32_t region_count = 0;                        // slots in use or free below it
     std::vector<uint32_t> region_free;
     std::unordered_map<uint64_t, uint32_t> region_by_handle;
     uint64_t region_next = 1;
@@ -166,7 +167,8 @@ int32_t engine_close(Engine *engine);
 // One duty cycle. True when something moved.
 bool engine_cycle(Engine &engine, uint64_t now_ns);
 uint64_t engine_now(const Engine &engine);
-// Time until the driver must run again although nothing woke it, for the worker's sleep; -1: no need.
+// Time until the driver must run again although nothing woke it, for the worker's sleep; -1: no
+// need.
 int engine_sleep_ms(const Engine &engine);
 void engine_worker(Engine &engine);  // the worker thread's body
 
@@ -189,8 +191,8 @@ auto with_driver(Engine &engine, Work work) {
     return work();
 }
 
-// Drives the engine (or lets the worker do it) until done() or the deadline; false on timeout. done is
-// called with the token held. Used by the rare blocking control calls; must not hold the token.
+// Drives the engine (or lets the worker do it) until done() or the deadline; false on timeout. done
+// is called with the token held. Used by the rare blocking control calls; must not hold the token.
 template <class Done>
 bool drive_until(Engine &engine, uint64_t timeout_ns, Done done);
 
@@ -217,9 +219,7 @@ bool drive_until(Engine &engine, uint64_t timeout_ns, Done done) {
         uint64_t spent_ns = engine_now(engine) - begin_ns;
         if (engine.manual || spent_ns >= timeout_ns) return false;
         // Not a wait for data: control round trips. A short pause lets the peer's process run.
-        struct timespec pause {
-            0, 50 * 1000
-        };
+        struct timespec pause{0, 50 * 1000};
         nanosleep(&pause, nullptr);
     }
 }

@@ -1,5 +1,5 @@
-// Named maxima of the core and its fixed intervals. Leans on nothing. Everything the engine holds is
-// bounded by one of these or by an option of tent_engine_open; full is an answer, not a wait.
+// Named maxima of the core and its fixed intervals. Leans on nothing. Everything the engine holds
+// is bounded by one of these or by an option of tent_engine_open; full is an answer, not a wait.
 #pragma once
 
 #include <cstdint>
@@ -15,20 +15,24 @@ constexpr uint32_t GRANTS_MAX = 4096;
 constexpr uint32_t SEGMENTS_MAX = 4096;
 constexpr uint32_t ENDPOINTS_MAX = 16384;
 constexpr uint32_t CLIENTS_MAX = 4096;
-constexpr uint32_t RAILS_MAX = 64;          // as in the plan
+constexpr uint32_t RAILS_MAX = 64;  // as in the plan
 constexpr uint32_t LISTENERS_MAX = RAILS_MAX + 1;
-constexpr uint32_t CANDIDATES_MAX = 128;    // endpoints one rung can choose from
-constexpr uint32_t POST_MAX = 64;           // slices staged per endpoint before post() is called
-constexpr uint32_t RESULTS_MAX = 256;       // results taken from one poll()
-constexpr uint32_t SUBMIT_RING_SIZE = 4096; // submit calls not yet seen by the driver
+constexpr uint32_t CANDIDATES_MAX = 128;     // endpoints one rung can choose from
+constexpr uint32_t POST_MAX = 64;            // slices staged per endpoint before post() is called
+constexpr uint32_t RESULTS_MAX = 256;        // results taken from one poll()
+constexpr uint32_t SUBMIT_RING_SIZE = 4096;  // submit calls not yet seen by the driver
 constexpr uint32_t NOTICES_WAITING_MAX = 1024;  // per peer, sealed and not yet acknowledged
 constexpr uint32_t TRANSFER_COUNT_MAX = 4096;   // requests of one tent_transfer
 
 constexpr uint64_t SPIN_NS_DEFAULT = 50 * US;
-constexpr uint64_t CONTROL_INTERVAL_NS = 20 * US;  // busy drivers look at control sockets this often
-constexpr uint64_t HOUSEKEEPING_NS = 5 * MS;       // resolution of timeouts while any is armed
-constexpr uint64_t CLIENT_GRACE_NS = 5 * SECOND;   // endpoints outlive a lost control connection this long
-constexpr uint64_t REOPEN_NS_MIN = 100 * MS;       // first rebuild of a failed endpoint, doubling
+// A spinning driver yields its core after this long without work: the peer it waits for may need it.
+constexpr uint64_t SPIN_YIELD_NS = 5 * US;
+constexpr uint64_t CONTROL_INTERVAL_NS =
+    20 * US;                                  // busy drivers look at control sockets this often
+constexpr uint64_t HOUSEKEEPING_NS = 5 * MS;  // resolution of timeouts while any is armed
+constexpr uint64_t CLIENT_GRACE_NS =
+    5 * SECOND;  // endpoints outlive a lost control connection this long
+constexpr uint64_t REOPEN_NS_MIN = 100 * MS;  // first rebuild of a failed endpoint, doubling
 constexpr uint64_t REOPEN_NS_MAX = 5 * SECOND;
 
 // How long the worker leaves the engine to a calling thread that drives it, after that thread left:

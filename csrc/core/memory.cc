@@ -18,15 +18,15 @@ namespace {
 
 // Swaps the table that submitting threads read, and frees the old one once they have left it.
 void publish(Engine &engine, RangeTable table) {
-    RangeTable *old = engine.local_ranges.exchange(new RangeTable(std::move(table)),
-                                                   std::memory_order_acq_rel);
+    RangeTable *old =
+        engine.local_ranges.exchange(new RangeTable(std::move(table)), std::memory_order_acq_rel);
     engine.gate.synchronize();
     delete old;
 }
 
 bool grants_region(const Grant &grant, uint64_t region) {
-    return grant.all || std::find(grant.regions.begin(), grant.regions.end(), region) !=
-                            grant.regions.end();
+    return grant.all ||
+           std::find(grant.regions.begin(), grant.regions.end(), region) != grant.regions.end();
 }
 
 void grants_add(Engine &engine, const RegionSlot &region, uint32_t slot) {
@@ -123,7 +123,8 @@ void memory_free(Engine &engine) {
         munmap(engine.regions, REGIONS_MAX * sizeof(RegionSlot *));
     }
     delete engine.local_ranges.load();
-    for (auto &[address, size] : engine.allocations) munmap(address, size);
+    for (auto &[address, size] : engine.allocations)
+        munmap(address, size);
 }
 
 int32_t region_register(Engine &engine, uint64_t address, uint64_t length, uint32_t access,
@@ -164,14 +165,16 @@ int32_t region_release(Engine &engine, uint64_t handle) {
         slot = found->second;
         RegionSlot &region = *engine.regions[slot];
         if (region.pins.load(std::memory_order_acquire) > 0)
-            return fail(TENT_E_BUSY, "region %llu is used by %u requests in flight; wait or cancel them",
+            return fail(TENT_E_BUSY,
+                        "region %llu is used by %u requests in flight; wait or cancel them",
                         static_cast<unsigned long long>(handle), region.pins.load());
         // First no new submit can pin it, then look again: a submit may have come in between.
         publish(engine, engine.local_ranges.load()->without(slot));
         if (region.pins.load(std::memory_order_acquire) > 0) {
             publish(engine, engine.local_ranges.load()->with(
                                 {region.address, region.length, region.access, slot}));
-            return fail(TENT_E_BUSY, "region %llu is used by requests in flight; wait or cancel them",
+            return fail(TENT_E_BUSY,
+                        "region %llu is used by requests in flight; wait or cancel them",
                         static_cast<unsigned long long>(handle));
         }
         engine.region_by_handle.erase(found);
@@ -202,8 +205,8 @@ int32_t regions_join(Engine &engine, Transport &transport) {
 int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t *handle) {
     if (engine.grants.size() >= GRANTS_MAX)
         return fail(TENT_E_AGAIN, "%u grants were made, the most there can be", GRANTS_MAX);
-    uint32_t access = options && options->access ? options->access
-                                                 : TENT_ACCESS_READ | TENT_ACCESS_WRITE;
+    uint32_t access =
+        options && options->access ? options->access : TENT_ACCESS_READ | TENT_ACCESS_WRITE;
     auto grant = grant_make(engine, engine.grant_next, access);
     grant->expires_unix_ms = options ? options->expires_unix_ms : 0;
     grant->all = !options || !options->regions;
@@ -214,12 +217,14 @@ int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t
             ranges.push_back({region.address, region.length, region.access & access, slot});
     };
     if (grant->all) {
-        for (const auto &[region, slot] : engine.region_by_handle) add(slot);
+        for (const auto &[region, slot] : engine.region_by_handle)
+            add(slot);
     } else {
         for (uint32_t i = 0; i < options->region_count; i++) {
             auto found = engine.region_by_handle.find(options->regions[i]);
             if (found == engine.region_by_handle.end())
-                return fail(TENT_E_NOT_FOUND, "region %llu (number %u of the grant) is not registered",
+                return fail(TENT_E_NOT_FOUND,
+                            "region %llu (number %u of the grant) is not registered",
                             static_cast<unsigned long long>(options->regions[i]), i);
             if (std::find(grant->regions.begin(), grant->regions.end(), found->first) ==
                 grant->regions.end()) {

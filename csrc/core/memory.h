@@ -1,6 +1,6 @@
-// Local regions and the grants over them: registration, release, tables for the bounds checks of both
-// roles, descriptors. Driver only, except where marked. Leans on transports for plugins' registrations and
-// on control for telling peers. Must never free memory of the user.
+// Local regions and the grants over them: registration, release, tables for the bounds checks of
+// both roles, descriptors. Driver only, except where marked. Leans on transports for plugins'
+// registrations and on control for telling peers. Must never free memory of the user.
 #pragma once
 
 #include "core/engine.h"

@@ -1,5 +1,5 @@
-// The sessions this engine opened: connecting over a peer's addresses, the handshake, questions and answers,
-// loss and return, outgoing notices. See control.h.
+// The sessions this engine opened: connecting over a peer's addresses, the handshake, questions and
+// answers, loss and return, outgoing notices. See control.h.
 #include <algorithm>
 #include <cstring>
 
@@ -14,8 +14,8 @@ namespace tent {
 
 namespace {
 
-constexpr uint64_t RETRY_NS = 50 * MS;           // between rounds over a peer's addresses
-constexpr uint64_t NOTICE_RESEND_NS = 10 * MS;   // when the receiver's inbox was full
+constexpr uint64_t RETRY_NS = 50 * MS;          // between rounds over a peer's addresses
+constexpr uint64_t NOTICE_RESEND_NS = 10 * MS;  // when the receiver's inbox was full
 constexpr uint32_t NOTICES_UNACKED_MAX = 64;
 
 const Parameters &parameters(const Engine &engine) {
@@ -49,8 +49,8 @@ void lose(Engine &engine, Peer &peer, int32_t status, const std::string &sentenc
                     [&](Segment &segment) { segment_fail(engine, segment, status, sentence); });
     endpoints_peer_lost(engine, peer, proven);
     for (auto &notice : peer.notices)
-        report(engine, TENT_EVENT_NOTICE_DROPPED, {.status = status}, "a notice of %zu bytes was not delivered",
-               notice->bytes.size());
+        report(engine, TENT_EVENT_NOTICE_DROPPED, {.status = status},
+               "a notice of %zu bytes was not delivered", notice->bytes.size());
     // Batches may still name waiting ones; those are freed with their batch (batches_on_terminal).
     std::erase_if(peer.notices, [](const auto &notice) {
         return notice->state != OutgoingNotice::State::Waiting;
@@ -69,7 +69,9 @@ void round_failed(Engine &engine, Peer &peer, bool refused) {
     std::string who = peer.known ? "'" + peer.identity.name + "'" : "the engine";
     if (peer.refusals == peer.failures) {
         lose(engine, peer, TENT_E_PEER,
-             who + " at " + peer.text + " refuses connections: it was closed, or never listened there", false);
+             who + " at " + peer.text +
+                 " refuses connections: it was closed, or never listened there",
+             false);
         return;
     }
     peer.failures = peer.refusals = 0;
@@ -92,15 +94,16 @@ void connect_next(Engine &engine, Peer &peer) {
 // Everything that waits for an answer is asked (again) over the new session.
 void resend(Engine &engine, Peer &peer) {
     for_segments_of(engine, peer, [&](Segment &segment) {
-        if (segment.state == SegmentState::Connecting || segment.state == SegmentState::Describing ||
-            segment.describing)
+        if (segment.state == SegmentState::Connecting ||
+            segment.state == SegmentState::Describing || segment.describing)
             segment_describe(engine, segment);
         else if (segment.state == SegmentState::Ready)
             segment_describe(engine, segment);  // deltas may have been missed
     });
     endpoints_resend(engine, peer);
     for (auto &notice : peer.notices)
-        if (notice->state == OutgoingNotice::State::Sent) say(engine, peer, Notice{notice->number, notice->bytes});
+        if (notice->state == OutgoingNotice::State::Sent)
+            say(engine, peer, Notice{notice->number, notice->bytes});
     peer_pump_notices(engine, peer);
 }
 
@@ -235,9 +238,9 @@ void peer_begin_handshake(Engine &engine, Connection &connection) {
     uint8_t nonce[NONCE_SIZE];
     engine.random.fill(nonce, sizeof nonce);
     connection.as_client = std::make_unique<ClientHandshake>();
-    int32_t status = connection.as_client->start(own, engine.key, nonce,
-                                                 peer.known || peer.expected ? &expectation : nullptr,
-                                                 &connection.writer, &connection.out);
+    int32_t status = connection.as_client->start(
+        own, engine.key, nonce, peer.known || peer.expected ? &expectation : nullptr,
+        &connection.writer, &connection.out);
     if (status < 0) {
         lose(engine, peer, status, last_error(), false);
         return;
@@ -260,20 +263,24 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
     int32_t status = TENT_OK;
     switch (frame.type()) {
         case MessageType::DESCRIBE:
-            status = with_message<Describe>(frame, [&](auto &m) { segments_described(engine, peer, m); });
+            status = with_message<Describe>(frame,
+                                            [&](auto &m) { segments_described(engine, peer, m); });
             break;
         case MessageType::REGION_DELTA:
-            status = with_message<RegionDelta>(frame, [&](auto &m) { segments_delta(engine, peer, m); });
+            status =
+                with_message<RegionDelta>(frame, [&](auto &m) { segments_delta(engine, peer, m); });
             break;
         case MessageType::GRANT_REVOKED:
             status = with_message<GrantRevoked>(
                 frame, [&](auto &m) { segments_revoked(engine, peer, m.grant); });
             break;
         case MessageType::ENDPOINT_ANSWER:
-            status = with_message<EndpointAnswer>(frame, [&](auto &m) { endpoints_answered(engine, peer, m); });
+            status = with_message<EndpointAnswer>(
+                frame, [&](auto &m) { endpoints_answered(engine, peer, m); });
             break;
         case MessageType::ENDPOINT_RETIRED:
-            status = with_message<EndpointRetired>(frame, [&](auto &m) { endpoints_retired(engine, peer, m); });
+            status = with_message<EndpointRetired>(
+                frame, [&](auto &m) { endpoints_retired(engine, peer, m); });
             break;
         case MessageType::PLUGIN_MESSAGE:
             status = with_message<PluginMessage>(frame, [&](auto &m) {
@@ -282,7 +289,8 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
             });
             break;
         case MessageType::NOTICE_ACK:
-            status = with_message<NoticeAck>(frame, [&](auto &m) { acknowledged(engine, peer, m); });
+            status =
+                with_message<NoticeAck>(frame, [&](auto &m) { acknowledged(engine, peer, m); });
             break;
         case MessageType::PING:
             status = with_message<Ping>(frame, [&](auto &m) { say(engine, peer, Pong{m.number}); });
@@ -307,7 +315,9 @@ void peers_housekeeping(Engine &engine) {
         if (peer.state == PeerState::Connecting) {
             if (engine.now_ns >= peer.deadline_ns)
                 lose(engine, peer, peer.known ? TENT_E_PEER : TENT_E_TIMEOUT,
-                     "no answer from " + peer.text + (peer.known ? " (" + peer.identity.name + ")" : ""), false);
+                     "no answer from " + peer.text +
+                         (peer.known ? " (" + peer.identity.name + ")" : ""),
+                     false);
             else if (!peer.connection && engine.now_ns >= peer.retry_ns)
                 connect_next(engine, peer);
         }
@@ -391,7 +401,8 @@ void peers_pump_notices(Engine &engine) {
         }
         own.pop_front();
     }
-    for (auto &peer : engine.control->peers) peer_pump_notices(engine, *peer);
+    for (auto &peer : engine.control->peers)
+        peer_pump_notices(engine, *peer);
 }
 
 bool peers_notices_left(const Engine &engine) {

@@ -1,6 +1,6 @@
 // An immutable, sorted table of address ranges with access rights: the bounds check of both ends.
-// Used for local regions (submit), granted regions (target) and a peer's regions (submit). Built once,
-// then only read, by any thread. Ranges may overlap. Leans on tent.h's status values only.
+// Used for local regions (submit), granted regions (target) and a peer's regions (submit). Built
+// once, then only read, by any thread. Ranges may overlap. Leans on tent.h's status values only.
 #pragma once
 
 #include <tent/tent.h>
@@ -23,9 +23,8 @@ class RangeTable {
   public:
     RangeTable() = default;
     explicit RangeTable(std::vector<Range> ranges) : ranges_(std::move(ranges)) {
-        std::sort(ranges_.begin(), ranges_.end(), [](const Range &a, const Range &b) {
-            return before(a, b);
-        });
+        std::sort(ranges_.begin(), ranges_.end(),
+                  [](const Range &a, const Range &b) { return before(a, b); });
         index_ends();
     }
 
@@ -48,8 +47,9 @@ class RangeTable {
         return copy;
     }
 
-    // Finds a range that holds [address, address+length) whole and allows `access` (0: any). *hint is the
-    // caller's memory of the last hit, any value is fine. TENT_OK with *found, TENT_E_RANGE, TENT_E_DENIED.
+    // Finds a range that holds [address, address+length) whole and allows `access` (0: any). *hint
+    // is the caller's memory of the last hit, any value is fine. TENT_OK with *found, TENT_E_RANGE,
+    // TENT_E_DENIED.
     int32_t find(uint64_t address, uint64_t length, uint32_t access, uint32_t *hint,
                  const Range **found) const {
         if (*hint < ranges_.size() && holds(ranges_[*hint], address, length) &&
@@ -61,7 +61,8 @@ class RangeTable {
             ranges_.begin(), ranges_.end(), address,
             [](uint64_t value, const Range &range) { return value < range.address; });
         int32_t verdict = TENT_E_RANGE;
-        // Overlapping ranges: walk down while some range that begins earlier may still reach `address`.
+        // Overlapping ranges: walk down while some range that begins earlier may still reach
+        // `address`.
         for (size_t i = static_cast<size_t>(above - ranges_.begin());
              i-- > 0 && end_max_[i] > address;) {
             if (!holds(ranges_[i], address, length)) continue;
@@ -93,7 +94,8 @@ class RangeTable {
     }
 
     static bool holds(const Range &range, uint64_t address, uint64_t length) {
-        // No overflow: address >= range.address and offset <= range.length before the last comparison.
+        // No overflow: address >= range.address and offset <= range.length before the last
+        // comparison.
         return address >= range.address && address - range.address <= range.length &&
                length <= range.length - (address - range.address);
     }

@@ -81,8 +81,8 @@ std::vector<tent_counters> rail_rows(Engine &engine) {
         for (const auto &endpoint : engine.endpoints) {
             if (endpoint->rail != rail || endpoint->state == EndpointState::Gone) continue;
             row.inflight_slices += endpoint->inflight_slices;
-            row.rate_bytes_per_s = std::max(row.rate_bytes_per_s, endpoint->initiator
-                                                ? endpoint->rate.bytes_per_s() : 0);
+            row.rate_bytes_per_s = std::max(row.rate_bytes_per_s,
+                                            endpoint->initiator ? endpoint->rate.bytes_per_s() : 0);
         }
         rows.push_back(row);
     }
@@ -194,7 +194,8 @@ int32_t counters_read(Engine &engine, uint32_t kind, tent_counters *out, uint32_
     } else {
         return fail(TENT_E_INVALID, "counter kind %u does not exist; 0..3 do", kind);
     }
-    for (uint32_t i = 0; i < rows.size() && i < *count; i++) put_row(out, stride, i, rows[i]);
+    for (uint32_t i = 0; i < rows.size() && i < *count; i++)
+        put_row(out, stride, i, rows[i]);
     *count = static_cast<uint32_t>(rows.size());
     return TENT_OK;
 }

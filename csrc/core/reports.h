@@ -1,6 +1,7 @@
 // What the engine tells: events, notices received, counters, and the eventfd that announces them.
-// Thread-safety: report and the polls from any thread (one mutex, never on the slice path); counters_read
-// with the driver token. Must never block on a reader: full rings drop the oldest event and hold notices back.
+// Thread-safety: report and the polls from any thread (one mutex, never on the slice path);
+// counters_read with the driver token. Must never block on a reader: full rings drop the oldest
+// event and hold notices back.
 #pragma once
 
 #include "core/engine.h"

@@ -76,7 +76,8 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
         BoundRung bound_rung;
         bound_rung.slice_size = rung.slice_size ? rung.slice_size : parameters.slice_size;
         size_t rails = 0;
-        for (const auto &tier : rung.tiers) rails += tier.size();
+        for (const auto &tier : rung.tiers)
+            rails += tier.size();
         for (size_t tier = 0; tier < rung.tiers.size(); tier++) {
             uint32_t penalty =
                 static_cast<uint32_t>(tier_penalty(parameters, static_cast<uint32_t>(tier) + 1));
@@ -110,7 +111,8 @@ int32_t routes_bind(Engine &engine, Segment &segment) {
         theirs += (theirs.empty() ? "" : ", ") + rail.transport + " " + rail.address;
     std::string ours;
     for (const Rail *rail : generation.rails)
-        if (rail) ours += (ours.empty() ? "" : ", ") + rail->transport->name + " " + rail->info.address;
+        if (rail)
+            ours += (ours.empty() ? "" : ", ") + rail->transport->name + " " + rail->info.address;
     return fail(TENT_E_NO_PATH, "no rail of ours (%s) reaches a rail of peer '%s' (%s)",
                 ours.empty() ? "none" : ours.c_str(), segment.descriptor.name.c_str(),
                 theirs.empty() ? "none" : theirs.c_str());
@@ -120,7 +122,8 @@ void routes_rebind_all(Engine &engine) {
     for (uint32_t slot = 0; slot < engine.segment_count; slot++) {
         Segment *segment = engine.segments[slot].load(std::memory_order_relaxed);
         if (!segment) continue;
-        if (segment->state != SegmentState::Ready && segment->state != SegmentState::Binding) continue;
+        if (segment->state != SegmentState::Ready && segment->state != SegmentState::Binding)
+            continue;
         if (routes_bind(engine, *segment) != TENT_OK)
             report(engine, TENT_EVENT_LOG, {.segment = segment->handle, .status = TENT_E_NO_PATH},
                    "%s", last_error());
@@ -153,7 +156,8 @@ const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &
 }
 
 void routes_pathless(Engine &engine, Segment &segment) {
-    if (segment.pathless_since_ns == 0) segment.pathless_since_ns = std::max<uint64_t>(engine.now_ns, 1);
+    if (segment.pathless_since_ns == 0)
+        segment.pathless_since_ns = std::max<uint64_t>(engine.now_ns, 1);
 }
 
 }  // namespace tent

@@ -6,8 +6,8 @@
 
 namespace tent {
 
-// Makes the endpoints and bound routes of a segment for the current plan. NO_PATH when no rail of ours
-// reaches one of the peer's; the sentence says which transports each side has.
+// Makes the endpoints and bound routes of a segment for the current plan. NO_PATH when no rail of
+// ours reaches one of the peer's; the sentence says which transports each side has.
 int32_t routes_bind(Engine &engine, Segment &segment);
 // After a plan change: every ready segment.
 void routes_rebind_all(Engine &engine);
@@ -16,8 +16,8 @@ void routes_forget(Engine &engine, const PlanGeneration &generation);
 // The first route of the current plan that matches; nullptr: none.
 const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &request,
                                const char *label);
-// No endpoint of a route is ready now: remembers since when, and lets housekeeping fail the requests when
-// that lasts.
+// No endpoint of a route is ready now: remembers since when, and lets housekeeping fail the
+// requests when that lasts.
 void routes_pathless(Engine &engine, Segment &segment);
 
 }  // namespace tent

@@ -57,7 +57,8 @@ Segment *make(Engine &engine, uint64_t *handle) {
 void import_exports(Engine &engine, RemoteRegion &region) {
     for (const DescriptorExport &exported : region.about.exports)
         for (auto &transport : engine.transports) {
-            if (transport->name != exported.transport || !transport->table->segment_import) continue;
+            if (transport->name != exported.transport || !transport->table->segment_import)
+                continue;
             void *handle = nullptr;
             if (transport->table->segment_import(transport->instance, exported.bytes.data(),
                                                  static_cast<uint32_t>(exported.bytes.size()),
@@ -88,7 +89,8 @@ void publish(Engine &engine, Segment &segment) {
     delete old;
     // Only requests submitted under an older table can name these.
     if (segment.requests.load(std::memory_order_acquire) == 0) {
-        for (auto &region : segment.regions_gone) forget_exports(*region);
+        for (auto &region : segment.regions_gone)
+            forget_exports(*region);
         segment.regions_gone.clear();
     }
 }
@@ -115,10 +117,12 @@ void drop_regions(Segment &segment, const auto &gone) {
 
 void apply(Engine &engine, Segment &segment, Descriptor descriptor) {
     drop_regions(segment, [&](uint64_t handle) {
-        return std::none_of(descriptor.regions.begin(), descriptor.regions.end(),
-                            [&](const DescriptorRegion &region) { return region.region == handle; });
+        return std::none_of(
+            descriptor.regions.begin(), descriptor.regions.end(),
+            [&](const DescriptorRegion &region) { return region.region == handle; });
     });
-    for (const DescriptorRegion &region : descriptor.regions) set_region(engine, segment, region);
+    for (const DescriptorRegion &region : descriptor.regions)
+        set_region(engine, segment, region);
     descriptor.regions.clear();
     segment.descriptor = std::move(descriptor);
     segment.same_host = segment.descriptor.host_id == engine.host_id;
@@ -137,7 +141,8 @@ void free_segment(Engine &engine, Segment &segment) {
     engine.segments[segment.slot].store(nullptr, std::memory_order_release);
     engine.gate.synchronize();
     for (auto *list : {&segment.regions, &segment.regions_gone})
-        for (auto &region : *list) forget_exports(*region);
+        for (auto &region : *list)
+            forget_exports(*region);
     engine.segment_free.push_back(segment.slot);
     delete segment.table.load();
     delete &segment;
@@ -180,8 +185,8 @@ void settle_binding(Engine &engine, Segment &segment) {
     int32_t status = failed ? failed->error : TENT_E_TIMEOUT;
     if (status == TENT_E_TRANSPORT) status = TENT_E_PEER;
     segment_fail(engine, segment, status,
-                 failed ? "no endpoint to '" + segment.descriptor.name + "' came up; " + failed->title +
-                              ": " + status_text(failed->error)
+                 failed ? "no endpoint to '" + segment.descriptor.name + "' came up; " +
+                              failed->title + ": " + status_text(failed->error)
                         : "no endpoint to '" + segment.descriptor.name + "' came up in time");
 }
 
@@ -218,11 +223,12 @@ int32_t segment_status(const Segment &segment) {
     }
 }
 
-int32_t segment_begin_address(Engine &engine, const char *text, std::vector<SocketAddress> addresses,
-                              uint64_t *handle) {
+int32_t segment_begin_address(Engine &engine, const char *text,
+                              std::vector<SocketAddress> addresses, uint64_t *handle) {
     Segment *segment = make(engine, handle);
     if (!segment)
-        return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some", SEGMENTS_MAX);
+        return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some",
+                    SEGMENTS_MAX);
     segment->by_address = true;
     segment->peer = peer_get(engine, std::move(addresses), nullptr, text);
     segment->peer->segments++;
@@ -233,7 +239,8 @@ int32_t segment_begin_descriptor(Engine &engine, Descriptor descriptor,
                                  std::vector<SocketAddress> addresses, uint64_t *handle) {
     Segment *segment = make(engine, handle);
     if (!segment)
-        return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some", SEGMENTS_MAX);
+        return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some",
+                    SEGMENTS_MAX);
     bool own = memcmp(descriptor.engine_id, engine.id, sizeof engine.id) == 0;
     segment->descriptor = std::move(descriptor);
     if (own) {
@@ -309,21 +316,26 @@ void segments_described(Engine &engine, Peer &peer, const Describe &part) {
 
 void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta) {
     for_segments_of(engine, &peer, [&](Segment &segment) {
-        if (segment.descriptor.grant != delta.grant || segment.state == SegmentState::Failed) return;
-        if (segment.state == SegmentState::Connecting || segment.state == SegmentState::Describing) return;
+        if (segment.descriptor.grant != delta.grant || segment.state == SegmentState::Failed)
+            return;
+        if (segment.state == SegmentState::Connecting || segment.state == SegmentState::Describing)
+            return;
         if (delta.version <= segment.descriptor.version) return;
         if (delta.version_base != segment.descriptor.version) {
             if (!segment.describing) segment_describe(engine, segment);  // one was missed
             return;
         }
         drop_regions(segment, [&](uint64_t handle) {
-            return std::find(delta.removed.begin(), delta.removed.end(), handle) != delta.removed.end();
+            return std::find(delta.removed.begin(), delta.removed.end(), handle) !=
+                   delta.removed.end();
         });
-        for (const DescriptorRegion &region : delta.added) set_region(engine, segment, region);
+        for (const DescriptorRegion &region : delta.added)
+            set_region(engine, segment, region);
         segment.descriptor.version = delta.version;
         publish(engine, segment);
         report(engine, TENT_EVENT_REGION_CHANGED, {.segment = segment.handle},
-               "'%s' now exports %zu regions", segment.descriptor.name.c_str(), segment.regions.size());
+               "'%s' now exports %zu regions", segment.descriptor.name.c_str(),
+               segment.regions.size());
     });
 }
 
@@ -354,7 +366,8 @@ bool segment_close_step(Engine &engine, Segment &segment) {
     spray_take(engine);
     if (!endpoints_end_segment(engine, segment)) return false;
     if (segment.requests.load(std::memory_order_acquire) > 0) return false;
-    for (Flow &flow : segment.flows) spray_forget_flow(engine, flow);
+    for (Flow &flow : segment.flows)
+        spray_forget_flow(engine, flow);
     segment.routes.clear();
     if (segment.peer) peer_release(engine, *segment.peer);
     free_segment(engine, segment);
@@ -368,7 +381,8 @@ bool segments_step(Engine &engine) {
         if (!segment) continue;
         if (segment->state == SegmentState::Binding) settle_binding(engine, *segment);
         if (segment->state == SegmentState::Describing && engine.now_ns >= segment->deadline_ns)
-            segment_fail(engine, *segment, TENT_E_TIMEOUT, "the peer did not describe its segment in time");
+            segment_fail(engine, *segment, TENT_E_TIMEOUT,
+                         "the peer did not describe its segment in time");
     }
     return true;
 }
@@ -381,7 +395,8 @@ void segments_housekeeping(Engine &engine) {
         if (engine.now_ns - segment->pathless_since_ns < patience_ns) continue;
         segment->pathless_since_ns = 0;
         report(engine, TENT_EVENT_LOG, {.segment = segment->handle, .status = TENT_E_TRANSPORT},
-               "no endpoint to '%s' came back; its requests fail", segment->descriptor.name.c_str());
+               "no endpoint to '%s' came back; its requests fail",
+               segment->descriptor.name.c_str());
         spray_stop_segment(engine, segment, TENT_E_TRANSPORT);
     }
 }

@@ -1,6 +1,7 @@
 // Imported segments: from address or descriptor bytes to a bound set of endpoints and a table that
-// submitting threads check against. Driver only, except segment_find inside the gate. Leans on peers for
-// the session and on routes for binding. Must never leave a submitting thread with a freed table.
+// submitting threads check against. Driver only, except segment_find inside the gate. Leans on
+// peers for the session and on routes for binding. Must never leave a submitting thread with a
+// freed table.
 #pragma once
 
 #include "base/net.h"
@@ -13,8 +14,8 @@ int32_t segments_init(Engine &engine);
 void segments_free(Engine &engine);
 
 // Begin an import; the handle's progress is seen by segment_status.
-int32_t segment_begin_address(Engine &engine, const char *text, std::vector<SocketAddress> addresses,
-                              uint64_t *handle);
+int32_t segment_begin_address(Engine &engine, const char *text,
+                              std::vector<SocketAddress> addresses, uint64_t *handle);
 int32_t segment_begin_descriptor(Engine &engine, Descriptor descriptor,
                                  std::vector<SocketAddress> addresses, uint64_t *handle);
 // TENT_OK usable, TENT_IN_PROGRESS, or the error with its sentence.

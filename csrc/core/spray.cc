@@ -15,10 +15,12 @@ namespace tent {
 
 namespace {
 
-constexpr uint64_t SELF_SLICE = 1 << 20;   // plain copies: bytes per step, so that cancel and others get in
-constexpr int ROUNDS_MAX = 4;             // scheduling rounds per duty cycle: results must be seen in between
-constexpr uint64_t STALL_NS = 2 * MS;      // a full endpoint that is late by this is not waited for
-// Bytes a class may bind per round: its weight. Low keeps moving, high gets most (DESIGN.md section 5).
+constexpr uint64_t SELF_SLICE =
+    1 << 20;                   // plain copies: bytes per step, so that cancel and others get in
+constexpr int ROUNDS_MAX = 4;  // scheduling rounds per duty cycle: results must be seen in between
+constexpr uint64_t STALL_NS = 2 * MS;  // a full endpoint that is late by this is not waited for
+// Bytes a class may bind per round: its weight. Low keeps moving, high gets most (DESIGN.md section
+// 5).
 constexpr uint64_t CLASS_QUANTUM[3] = {4u << 20, 16u << 20, 1u << 20};
 constexpr uint32_t CLASS_ORDER[3] = {TENT_CLASS_HIGH, TENT_CLASS_NORMAL, TENT_CLASS_LOW};
 
@@ -70,6 +72,7 @@ void flow_push(Engine &engine, Flow &flow, uint32_t index) {
     else
         engine.requests[flow.tail].next = index;
     flow.tail = index;
+    flow.waiting_bytes += request.length - request.sliced;
     flow_activate(engine, flow);
 }
 
@@ -89,6 +92,7 @@ void flow_push_retry(Engine &engine, Flow &flow, uint32_t slice_index) {
     else
         engine.slices[flow.retry_tail].next = slice_index;
     flow.retry_tail = slice_index;
+    flow.waiting_bytes += slice.length;
     flow_activate(engine, flow);
 }
 
@@ -145,14 +149,16 @@ size_t candidates_of(const Engine &engine, const BoundRung &rung, uint64_t size,
     return count;
 }
 
-// The endpoint for a slice of `size`, nullptr to wait. *none is set when no rung has a ready endpoint.
-Endpoint *choose(const Engine &engine, const BoundRoute &route, uint64_t size, bool *none) {
+// The endpoint for a slice of `size`, nullptr to wait. *none is set when no rung has a ready
+// endpoint.
+Endpoint *choose(const Engine &engine, const BoundRoute &route, uint64_t size, uint64_t backlog,
+                 bool *none) {
     Candidate candidates[CANDIDATES_MAX];
     Endpoint *endpoints[CANDIDATES_MAX];
     for (const BoundRung &rung : route.rungs) {
         size_t count = candidates_of(engine, rung, size, candidates, endpoints);
         if (count == 0) continue;
-        int choice = pick({candidates, count}, size);
+        int choice = pick({candidates, count}, size, backlog);
         return choice < 0 ? nullptr : endpoints[choice];
     }
     *none = true;
@@ -171,7 +177,8 @@ void *remote_handle(const Request &request, const Transport *transport) {
     return nullptr;
 }
 
-// Hands the staged slices to the plugin. What it does not take goes back, in order, to be bound anew.
+// Hands the staged slices to the plugin. What it does not take goes back, in order, to be bound
+// anew.
 void post_staged(Engine &engine, Endpoint &endpoint) {
     uint32_t count = endpoint.staged_count;
     if (count == 0) return;
@@ -182,8 +189,8 @@ void post_staged(Engine &engine, Endpoint &endpoint) {
         endpoint.staged_count = 0;
         return;
     }
+    if (!endpoint.blocked) engine.blocked.push_back(&endpoint);
     endpoint.blocked = true;
-    engine.blocked.push_back(&endpoint);
     memmove(endpoint.staged.data(), endpoint.staged.data() + taken,
             (count - taken) * sizeof endpoint.staged[0]);
     endpoint.staged_count = count - taken;
@@ -206,7 +213,10 @@ void stage(Engine &engine, Endpoint &endpoint, uint32_t slice_index) {
     staged.length = slice.length;
     staged.local_region = local_handle(engine, request, transport);
     staged.remote_region = remote_handle(request, transport);
-    if (endpoint.staged_count == 1) engine.staged.push_back(&endpoint);  // capacity reserved at open
+    if (!endpoint.listed) {  // once, so that the capacity reserved for all endpoints suffices
+        endpoint.listed = true;
+        engine.staged.push_back(&endpoint);
+    }
     if (endpoint.staged_count == POST_MAX) post_staged(engine, endpoint);
 }
 
@@ -224,6 +234,7 @@ uint64_t copy_own(Engine &engine, Flow &flow) {
         memmove(local, remote, size);
         bump(engine.tally.bytes_read, size);
     }
+    flow.waiting_bytes -= size;
     request.sliced += size;
     request.done += size;
     bump(engine.tally.slices);
@@ -250,7 +261,7 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
         size = std::min(slice_size, request.length - request.sliced);
     }
     bool none = false;
-    Endpoint *endpoint = choose(engine, *request.route, size, &none);
+    Endpoint *endpoint = choose(engine, *request.route, size, flow.waiting_bytes, &none);
     if (none) routes_pathless(engine, *flow.segment);
     if (!endpoint) return 0;
     if (retry) {
@@ -268,6 +279,7 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
         request.slices_out++;
         if (request.sliced == request.length) flow_pop(engine, flow);
     }
+    flow.waiting_bytes -= size;
     request.rail = static_cast<int32_t>(endpoint->rail->plan.index);
     stage(engine, *endpoint, slice_index);
     return size;
@@ -278,7 +290,8 @@ bool serve_class(Engine &engine, uint32_t class_) {
     Flow *&tail = engine.active[class_];
     bool progress = false;
     uint32_t waiting = 0, flows = 0;
-    for (Flow *flow = tail; flow; flow = flow->next == tail ? nullptr : flow->next) flows++;
+    for (Flow *flow = tail; flow; flow = flow->next == tail ? nullptr : flow->next)
+        flows++;
     while (tail && waiting < flows && engine.deficit[class_] > 0) {
         Flow *flow = tail->next;
         uint64_t bound = 0, turn = 0;
@@ -364,7 +377,8 @@ uint32_t spray_take(Engine &engine) {
 void spray_schedule(Engine &engine) {
     if (!engine.schedule_due) return;
     engine.schedule_due = false;
-    for (Endpoint *endpoint : engine.blocked) endpoint->blocked = false;
+    for (Endpoint *endpoint : engine.blocked)
+        endpoint->blocked = false;
     engine.blocked.clear();
     bool progress = true;
     for (int round = 0; round < ROUNDS_MAX && progress; round++) {
@@ -381,7 +395,10 @@ void spray_schedule(Engine &engine) {
         }
     }
     if (progress) engine.schedule_due = true;  // own copies and long queues go on in the next cycle
-    for (Endpoint *endpoint : engine.staged) post_staged(engine, *endpoint);
+    for (Endpoint *endpoint : engine.staged) {
+        endpoint->listed = false;
+        post_staged(engine, *endpoint);
+    }
     engine.staged.clear();
 }
 
@@ -390,7 +407,8 @@ void spray_forget_flow(Engine &engine, Flow &flow) {
     Flow *&tail = engine.active[flow.class_];
     if (!flow.active) return;
     Flow *previous = tail;
-    while (previous->next != &flow) previous = previous->next;
+    while (previous->next != &flow)
+        previous = previous->next;
     if (previous == &flow) {
         tail = nullptr;
     } else {
@@ -457,7 +475,8 @@ void settle(Engine &engine, const tent_slice_result &result) {
         bump(endpoint.rail->tally.failed);
         const Parameters &parameters = engine.plans.back()->plan.parameters;
         if (is_path_error(result.status)) {
-            // A write may still land: its request's end waits until the peer has retired the endpoint.
+            // A write may still land: its request's end waits until the peer has retired the
+            // endpoint.
             if (request.op == TENT_OP_WRITE) endpoints_hold(engine, endpoint, request_index);
             if (endpoint.state == EndpointState::Ready)
                 endpoints_fail(engine, endpoint, result.status, "a slice failed");
@@ -487,10 +506,10 @@ uint32_t spray_poll(Engine &engine, uint32_t *busy) {
     for (auto &transport : engine.transports) {
         if (!transport->instance) continue;
         uint32_t moved = 0;
-        uint32_t count =
-            transport->table->poll(transport->instance, results, RESULTS_MAX, &moved);
+        uint32_t count = transport->table->poll(transport->instance, results, RESULTS_MAX, &moved);
         if (moved) *busy = 1;
-        for (uint32_t i = 0; i < count; i++) settle(engine, results[i]);
+        for (uint32_t i = 0; i < count; i++)
+            settle(engine, results[i]);
         settled += count;
     }
     return settled;
@@ -502,6 +521,7 @@ namespace {
 void sweep(Engine &engine, Flow &flow) {
     uint32_t slice_index = flow.retry_head;
     flow.retry_head = flow.retry_tail = NIL;
+    flow.waiting_bytes = 0;
     while (slice_index != NIL) {
         uint32_t next = engine.slices[slice_index].next;
         Request &request = engine.requests[engine.slices[slice_index].request];
@@ -526,7 +546,8 @@ void sweep(Engine &engine, Flow &flow) {
 }
 
 void sweep_segment(Engine &engine, Segment &segment) {
-    for (Flow &flow : segment.flows) sweep(engine, flow);
+    for (Flow &flow : segment.flows)
+        sweep(engine, flow);
 }
 
 }  // namespace
@@ -538,8 +559,8 @@ void spray_stop(Engine &engine, uint32_t index, int32_t error) {
 }
 
 void spray_stop_many(Engine &engine, const std::vector<uint32_t> &indexes, int32_t error) {
-    // Mark all, sweep each flow once, then finish: no request may be closed and reused while others of its
-    // batch are still to be visited.
+    // Mark all, sweep each flow once, then finish: no request may be closed and reused while others
+    // of its batch are still to be visited.
     std::vector<Segment *> touched;
     for (uint32_t index : indexes) {
         Request &request = engine.requests[index];
@@ -547,12 +568,15 @@ void spray_stop_many(Engine &engine, const std::vector<uint32_t> &indexes, int32
         if (std::find(touched.begin(), touched.end(), request.segment) == touched.end())
             touched.push_back(request.segment);
     }
-    for (Segment *segment : touched) sweep_segment(engine, *segment);
-    for (uint32_t index : indexes) spray_try_finish(engine, index);
+    for (Segment *segment : touched)
+        sweep_segment(engine, *segment);
+    for (uint32_t index : indexes)
+        spray_try_finish(engine, index);
 }
 
 void spray_collect(Engine &engine, const Batch &batch, std::vector<uint32_t> *indexes) {
-    // Acquire: pairs with the submit's add, so that the batch's fields and chain are those of this use.
+    // Acquire: pairs with the submit's add, so that the batch's fields and chain are those of this
+    // use.
     if ((batch.remaining.load(std::memory_order_acquire) & ~BATCH_UNSEALED) == 0) return;
     uint32_t index = batch.taken_first;
     for (uint32_t i = 0; i < batch.taken_count; i++) {

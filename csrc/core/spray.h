@@ -1,6 +1,6 @@
-// The data path: takes submitted requests, slices them late, picks an endpoint per slice, posts, settles,
-// and turns requests terminal exactly once. Driver only. No allocation, lock or own system call per slice.
-// Leans on sched/ for the decisions and on plugins through their table.
+// The data path: takes submitted requests, slices them late, picks an endpoint per slice, posts,
+// settles, and turns requests terminal exactly once. Driver only. No allocation, lock or own system
+// call per slice. Leans on sched/ for the decisions and on plugins through their table.
 #pragma once
 
 #include "core/engine.h"
@@ -14,7 +14,8 @@ void spray_schedule(Engine &engine);
 // Collects results of all transports; *busy as in tent_plugin.poll. Returns how many were settled.
 uint32_t spray_poll(Engine &engine, uint32_t *busy);
 
-// Marks a request as failed: no further slice of it is bound. It turns terminal by spray_try_finish.
+// Marks a request as failed: no further slice of it is bound. It turns terminal by
+// spray_try_finish.
 void spray_stop(Engine &engine, uint32_t request, int32_t error);
 // The same for many, which turn terminal at once where nothing of them is in flight.
 void spray_stop_many(Engine &engine, const std::vector<uint32_t> &requests, int32_t error);

@@ -1,5 +1,6 @@
-// The submit half of batches.h: checks every request against the local and the segment's tables, fills
-// requests from the pool and pushes them to the driver. Runs on the caller's thread, without a lock.
+// The submit half of batches.h: checks every request against the local and the segment's tables,
+// fills requests from the pool and pushes them to the driver. Runs on the caller's thread, without
+// a lock.
 #include <algorithm>
 #include <cstring>
 
@@ -35,7 +36,8 @@ struct Checker {
         if (segment && handle == segment_handle) return TENT_OK;
         segment = segment_find(engine, handle);
         if (!segment)
-            return fail(TENT_E_NOT_FOUND, "request %u: segment %llu is not open", index, (Ull)handle);
+            return fail(TENT_E_NOT_FOUND, "request %u: segment %llu is not open", index,
+                        (Ull)handle);
         if (!segment->usable.load(std::memory_order_acquire)) {
             segment = nullptr;
             return segment_unusable(index, handle);
@@ -50,8 +52,9 @@ struct Checker {
         (void)index;
         Segment *found = segment_find(engine, handle);
         int32_t error = found ? found->error : TENT_E_NOT_FOUND;
-        return fail(error ? error : TENT_E_CLOSED, "request %u: segment %llu cannot be used: %s", index,
-                    (Ull)handle, error ? status_text(error) : "it is not ready, or being closed");
+        return fail(error ? error : TENT_E_CLOSED, "request %u: segment %llu cannot be used: %s",
+                    index, (Ull)handle,
+                    error ? status_text(error) : "it is not ready, or being closed");
     }
 
     int32_t check(uint32_t index, uint32_t op, uint64_t handle, uint64_t local, uint64_t remote,
@@ -59,22 +62,25 @@ struct Checker {
         int32_t status = find_segment(index, handle);
         if (status != TENT_OK) return status;
         if (op != TENT_OP_READ && op != TENT_OP_WRITE)
-            return fail(TENT_E_INVALID, "request %u: op %u is neither TENT_OP_READ nor TENT_OP_WRITE", index, op);
+            return fail(TENT_E_INVALID,
+                        "request %u: op %u is neither TENT_OP_READ nor TENT_OP_WRITE", index, op);
         if (length == 0) return fail(TENT_E_INVALID, "request %u: length is 0", index);
         if (local + length < local || remote + length < remote)
-            return fail(TENT_E_INVALID, "request %u: length %llu wraps around the address space (local 0x%llx, remote 0x%llx)",
+            return fail(TENT_E_INVALID,
+                        "request %u: length %llu wraps around the address space (local 0x%llx, "
+                        "remote 0x%llx)",
                         index, (Ull)length, (Ull)local, (Ull)remote);
         const Range *range = nullptr;
         status = locals.find(local, length, 0, &local_hint, &range);
         if (status != TENT_OK)
-            return fail(status, "request %u: local range 0x%llx+%llu lies in no registered region", index,
-                        (Ull)local, (Ull)length);
+            return fail(status, "request %u: local range 0x%llx+%llu lies in no registered region",
+                        index, (Ull)local, (Ull)length);
         out->local_region = range->slot;
         uint32_t access = op == TENT_OP_READ ? TENT_ACCESS_READ : TENT_ACCESS_WRITE;
         status = table->ranges.find(remote, length, access, &remote_hint, &range);
         if (status != TENT_OK)
-            return fail(status, "request %u: remote range 0x%llx+%llu %s of segment %llu", index, (Ull)remote,
-                        (Ull)length,
+            return fail(status, "request %u: remote range 0x%llx+%llu %s of segment %llu", index,
+                        (Ull)remote, (Ull)length,
                         status == TENT_E_RANGE ? "lies in no region"
                         : op == TENT_OP_READ   ? "may not be read in the grant"
                                                : "may not be written in the grant",
@@ -95,14 +101,16 @@ struct Destination {
 };
 
 int32_t check_overlaps(std::vector<Destination> &destinations, uint32_t *index) {
-    std::sort(destinations.begin(), destinations.end(), [](const Destination &a, const Destination &b) {
-        return a.space != b.space ? a.space < b.space : a.address < b.address;
-    });
+    std::sort(destinations.begin(), destinations.end(),
+              [](const Destination &a, const Destination &b) {
+                  return a.space != b.space ? a.space < b.space : a.address < b.address;
+              });
     for (size_t i = 1; i < destinations.size(); i++) {
         const Destination &a = destinations[i - 1], &b = destinations[i];
         if (a.space != b.space || b.address - a.address >= a.length) continue;
         *index = std::max(a.index, b.index);
-        return fail(TENT_E_OVERLAP, "requests %u and %u of the batch write overlapping bytes at 0x%llx",
+        return fail(TENT_E_OVERLAP,
+                    "requests %u and %u of the batch write overlapping bytes at 0x%llx",
                     std::min(a.index, b.index), *index, (Ull)b.address);
     }
     return TENT_OK;
@@ -114,12 +122,14 @@ uint32_t reserve_completions(Engine &engine, uint32_t count) {
     for (;;) {
         uint32_t take = std::min(count, engine.limits.completions - had);
         if (take == 0) return 0;
-        if (engine.completions_reserved.compare_exchange_weak(had, had + take, std::memory_order_relaxed))
+        if (engine.completions_reserved.compare_exchange_weak(had, had + take,
+                                                              std::memory_order_relaxed))
             return take;
     }
 }
 
-// Pins regions and counts requests of a segment in runs, so that the shared counters are touched once per run.
+// Pins regions and counts requests of a segment in runs, so that the shared counters are touched
+// once per run.
 struct Runs {
     Engine &engine;
     uint32_t region = NIL, region_count = 0;
@@ -139,7 +149,8 @@ struct Runs {
         segment_count++;
     }
     void flush_region() {
-        if (region_count) engine.regions[region]->pins.fetch_add(region_count, std::memory_order_relaxed);
+        if (region_count)
+            engine.regions[region]->pins.fetch_add(region_count, std::memory_order_relaxed);
         region_count = 0;
     }
     void flush_segment() {
@@ -148,7 +159,8 @@ struct Runs {
     }
 };
 
-void fill(Request &request, const Checked &checked, uint32_t batch_index, const Batch &batch, uint32_t index) {
+void fill(Request &request, const Checked &checked, uint32_t batch_index, const Batch &batch,
+          uint32_t index) {
     request.local = checked.local;
     request.remote = checked.remote;
     request.length = checked.length;
@@ -181,7 +193,8 @@ int32_t check_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *index,
         for (uint32_t i = 0; i < batch.count; i++, at = engine.request_pool.next(at)) {
             const Request &r = engine.requests[at];
             bool read = r.op == TENT_OP_READ;
-            destinations.push_back({read ? 0 : r.segment->handle, read ? r.local : r.remote, r.length, i});
+            destinations.push_back(
+                {read ? 0 : r.segment->handle, read ? r.local : r.remote, r.length, i});
         }
     }
     Checked checked{};
@@ -193,8 +206,9 @@ int32_t check_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *index,
         }
         if (!overlap) continue;
         bool read = checked.op == TENT_OP_READ;
-        destinations.push_back({read ? 0 : checked.segment->handle, read ? checked.local : checked.remote,
-                                checked.length, batch.count + i});
+        destinations.push_back({read ? 0 : checked.segment->handle,
+                                read ? checked.local : checked.remote, checked.length,
+                                batch.count + i});
     }
     if (!overlap) return TENT_OK;
     uint32_t at = 0;
@@ -204,7 +218,8 @@ int32_t check_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *index,
 }
 
 template <class Get>
-uint32_t fill_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *first_out, const Get &get) {
+uint32_t fill_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *first_out,
+                  const Get &get) {
     uint32_t first = NIL;
     uint32_t taken = engine.request_pool.take(count, &first);
     if (taken == 0) return 0;
@@ -232,7 +247,8 @@ uint32_t fill_all(Engine &engine, Batch &batch, uint32_t count, uint32_t *first_
 }
 
 template <class Get>
-int32_t submit(Engine &engine, Batch &batch, uint32_t count, uint32_t flags, uint32_t *index, const Get &get) {
+int32_t submit(Engine &engine, Batch &batch, uint32_t count, uint32_t flags, uint32_t *index,
+               const Get &get) {
     int32_t status = check_all(engine, batch, count, index, get);
     if (status != TENT_OK) return status;
     *index = 0;
@@ -249,15 +265,16 @@ int32_t submit(Engine &engine, Batch &batch, uint32_t count, uint32_t flags, uin
         // Release: whoever sees the batch busy sees this use's fields and chain.
         batch.remaining.fetch_add(taken, std::memory_order_release);
         Submission submission{static_cast<uint32_t>(&batch - engine.batches.get()), first, taken};
-        // Never full for long: half of it was free a moment ago and each thread pushes one at a time.
+        // Never full for long: half of it was free a moment ago and each thread pushes one at a
+        // time.
         while (!engine.submissions.try_push(submission)) {
         }
         if (!(flags & TENT_SUBMIT_NO_WAKE) && !engine.manual) engine.driver.notify_submit();
     }
     *index = taken;
     if (taken == count) return TENT_OK;
-    return fail(TENT_E_AGAIN, "%u of %u requests accepted; %s is full: close finished batches%s", taken, count,
-                each && room == taken ? "the completion ring" : "the request pool",
+    return fail(TENT_E_AGAIN, "%u of %u requests accepted; %s is full: close finished batches%s",
+                taken, count, each && room == taken ? "the completion ring" : "the request pool",
                 each ? " and read completions" : "");
 }
 
@@ -269,8 +286,8 @@ struct InGate {
 };
 
 template <class Make>
-int32_t submit_with(Engine &engine, uint64_t handle, uint32_t count, uint32_t flags, uint32_t *index,
-                    const Make &make_get) {
+int32_t submit_with(Engine &engine, uint64_t handle, uint32_t count, uint32_t flags,
+                    uint32_t *index, const Make &make_get) {
     *index = 0;
     if (engine.closing.load(std::memory_order_acquire))
         return fail(TENT_E_CLOSED, "the engine is closing");
@@ -287,7 +304,8 @@ int32_t submit_with(Engine &engine, uint64_t handle, uint32_t count, uint32_t fl
         Checker checker{engine, *engine.local_ranges.load(std::memory_order_acquire)};
         status = submit(engine, *batch, count, flags, index, make_get(checker));
     }
-    if (status == TENT_OK && (flags & TENT_SUBMIT_SEAL)) status = batch_seal(engine, handle, 0, nullptr, 0);
+    if (status == TENT_OK && (flags & TENT_SUBMIT_SEAL))
+        status = batch_seal(engine, handle, 0, nullptr, 0);
     return status;
 }
 
@@ -296,7 +314,8 @@ int32_t submit_with(Engine &engine, uint64_t handle, uint32_t count, uint32_t fl
 int32_t batch_submit(Engine &engine, uint64_t handle, const tent_request *requests, uint32_t stride,
                      uint32_t count, uint32_t flags, uint32_t *index) {
     if (stride < sizeof(tent_request))
-        return fail(TENT_E_INVALID, "stride %u is shorter than a tent_request (%zu)", stride, sizeof(tent_request));
+        return fail(TENT_E_INVALID, "stride %u is shorter than a tent_request (%zu)", stride,
+                    sizeof(tent_request));
     const char *base = reinterpret_cast<const char *>(requests);
     return submit_with(engine, handle, count, flags, index, [&](Checker &checker) {
         return [&checker, base, stride](uint32_t i, Checked *out) {
@@ -315,15 +334,15 @@ int32_t batch_submit_columns(Engine &engine, uint64_t handle, const tent_columns
                              uint32_t flags, uint32_t *index) {
     if (columns.count > engine.limits.requests && columns.count > UINT32_MAX)
         return fail(TENT_E_INVALID, "%llu requests in one call are too many", (Ull)columns.count);
-    return submit_with(engine, handle, static_cast<uint32_t>(columns.count), flags, index,
-                       [&](Checker &checker) {
-                           return [&checker, &columns](uint32_t i, Checked *out) {
-                               out->user_data = columns.user_data ? columns.user_data[i] : i;
-                               return checker.check(i, columns.op, columns.segment, columns.local[i],
-                                                    columns.remote[i],
-                                                    columns.length ? columns.length[i] : columns.length_each, out);
-                           };
-                       });
+    return submit_with(
+        engine, handle, static_cast<uint32_t>(columns.count), flags, index, [&](Checker &checker) {
+            return [&checker, &columns](uint32_t i, Checked *out) {
+                out->user_data = columns.user_data ? columns.user_data[i] : i;
+                return checker.check(i, columns.op, columns.segment, columns.local[i],
+                                     columns.remote[i],
+                                     columns.length ? columns.length[i] : columns.length_each, out);
+            };
+        });
 }
 
 }  // namespace tent

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 
 #include "base/crc32c.h"
 #include "base/status.h"
@@ -83,8 +84,7 @@ void fill_host(Transport &transport, const tent_plugin *inner) {
 // The folders searched, in order: the option, TENT_PLUGIN_PATH, "plugins" beside libtent.so.
 std::vector<std::string> plugin_folders(const Engine &engine) {
     std::string all = engine.plugin_path;
-    if (const char *environment = getenv("TENT_PLUGIN_PATH"))
-        all += std::string(":") + environment;
+    if (const char *environment = getenv("TENT_PLUGIN_PATH")) all += std::string(":") + environment;
     std::vector<std::string> folders;
     for (size_t begin = 0; begin <= all.size();) {
         size_t end = std::min(all.find(':', begin), all.size());
@@ -108,18 +108,21 @@ int32_t load_table(const Engine &engine, const std::string &name, void **handle,
         std::string path = folder + "/libtent_plugin_" + name + ".so";
         looked += (looked.empty() ? "" : ", ") + folder;
         if (access(path.c_str(), F_OK) != 0) continue;
-        // RTLD_LOCAL: plugins must not see each other's symbols. Never closed: a vendor's library may have
-        // left threads or exit handlers behind.
+        // RTLD_LOCAL: plugins must not see each other's symbols. Never closed: a vendor's library
+        // may have left threads or exit handlers behind.
         *handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (!*handle) return fail(TENT_E_PLUGIN, "cannot load plugin %s: %s", path.c_str(), dlerror());
+        if (!*handle)
+            return fail(TENT_E_PLUGIN, "cannot load plugin %s: %s", path.c_str(), dlerror());
         using Query = const tent_plugin *(*)(uint32_t);
         auto query = reinterpret_cast<Query>(dlsym(*handle, "tent_plugin_query"));
         if (!query) return fail(TENT_E_PLUGIN, "%s exports no tent_plugin_query", path.c_str());
         *table = query(TENT_PLUGIN_ABI);
         if (!*table || (*table)->abi != TENT_PLUGIN_ABI)
-            return fail(TENT_E_PLUGIN,
-                        "plugin %s does not know plugin interface version %u; rebuild it against this "
-                        "version's tent/plugin.h", path.c_str(), TENT_PLUGIN_ABI);
+            return fail(
+                TENT_E_PLUGIN,
+                "plugin %s does not know plugin interface version %u; rebuild it against this "
+                "version's tent/plugin.h",
+                path.c_str(), TENT_PLUGIN_ABI);
         if ((*table)->size < offsetof(tent_plugin, next_ns))
             return fail(TENT_E_PLUGIN, "plugin %s has a table of %u bytes, too short", path.c_str(),
                         (*table)->size);
@@ -133,15 +136,20 @@ int32_t load_table(const Engine &engine, const std::string &name, void **handle,
                 name.c_str(), name.c_str(), looked.c_str());
 }
 
-// The plan's options for one transport and its decorator, as the plugin wants them; key names them all.
-std::vector<tent_option> options_of(const Plan &plan, const std::string &name, std::string *key) {
+// The plan's options for one transport and its decorator, as the plugin wants them; key names them
+// all.
+// The decorator's own carry its name as prefix, as on rails. names owns what the options point to.
+std::vector<tent_option> options_of(const Plan &plan, const std::string &name,
+                                    std::deque<std::string> *names, std::string *key) {
     std::vector<tent_option> options;
     const PlanDecoration *decoration = plan_decoration(plan, name);
     if (decoration) *key += "decorate " + decoration->plugin + "\n";
     for (const PlanOption &option : plan.transport_options) {
-        if (option.transport != name) continue;
-        options.push_back({option.name.c_str(), option.value.c_str()});
-        *key += option.name + "=" + option.value + "\n";
+        bool own = option.transport == name;
+        if (!own && !(decoration && option.transport == decoration->plugin)) continue;
+        names->push_back(own ? option.name : option.transport + "." + option.name);
+        options.push_back({names->back().c_str(), option.value.c_str()});
+        *key += names->back() + "=" + option.value + "\n";
     }
     return options;
 }
@@ -151,7 +159,8 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     auto transport = std::make_unique<Transport>();
     transport->engine = &engine;
     transport->name = name;
-    std::vector<tent_option> options = options_of(plan, name, &transport->options_key);
+    std::deque<std::string> names;
+    std::vector<tent_option> options = options_of(plan, name, &names, &transport->options_key);
     int32_t status =
         load_table(engine, name, &transport->handle, &transport->table, &transport->library);
     if (status != TENT_OK) return status;
@@ -240,7 +249,8 @@ struct Preparation {
     ~Preparation() {
         for (auto &rail : rails)
             rail->transport->table->rail_close(rail->transport->instance, rail->handle);
-        for (auto &transport : transports) transport->table->close(transport->instance);
+        for (auto &transport : transports)
+            transport->table->close(transport->instance);
     }
     Transport *find(const std::string &name) {
         for (auto &transport : transports)
@@ -255,12 +265,14 @@ int32_t prepare(Engine &engine, const Plan &plan, Preparation *preparation,
     for (const PlanRail &wanted : plan.rails) {
         Transport *transport = preparation->find(wanted.transport);
         if (transport) {
+            std::deque<std::string> names;
             std::string key;
-            options_of(plan, wanted.transport, &key);
+            options_of(plan, wanted.transport, &names, &key);
             if (key != transport->options_key)
                 return fail(TENT_E_PLAN,
                             "transport %s is open with other options or another decorator; these "
-                            "cannot change while the engine is open", wanted.transport.c_str());
+                            "cannot change while the engine is open",
+                            wanted.transport.c_str());
         } else {
             std::unique_ptr<Transport> opened;
             int32_t status = open_transport(engine, plan, wanted.transport, &opened);
@@ -311,7 +323,8 @@ int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
             engine.transports.push_back(std::move(transport));
         }
         preparation.transports.clear();
-        for (auto &rail : preparation.rails) engine.rails.push_back(std::move(rail));
+        for (auto &rail : preparation.rails)
+            engine.rails.push_back(std::move(rail));
         preparation.rails.clear();
     }
     generation->plan = std::move(plan);
@@ -323,8 +336,9 @@ int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
         rail->retired = std::find(current.rails.begin(), current.rails.end(), rail.get()) ==
                         current.rails.end();
     routes_rebind_all(engine);
-    report(engine, TENT_EVENT_PLAN_INSTALLED, {}, "plan generation %u installed: %zu rails, %zu routes",
-           current.number, current.plan.rails.size(), current.plan.routes.size());
+    report(engine, TENT_EVENT_PLAN_INSTALLED, {},
+           "plan generation %u installed: %zu rails, %zu routes", current.number,
+           current.plan.rails.size(), current.plan.routes.size());
     plans_collect(engine);
     return TENT_OK;
 }
@@ -350,7 +364,8 @@ void transports_close(Engine &engine) {
     for (auto &rail : engine.rails)
         rail->transport->table->rail_close(rail->transport->instance, rail->handle);
     engine.rails.clear();
-    for (auto &transport : engine.transports) transport->table->close(transport->instance);
+    for (auto &transport : engine.transports)
+        transport->table->close(transport->instance);
     engine.transports.clear();
 }
 

@@ -1,14 +1,14 @@
-// Plugins and rails: finds and loads the shared objects a plan names, opens their instances with the host
-// table, opens and retires rails, installs plans. Driver only. Leans on dlopen and plugin.h. Must never
-// know a transport by name.
+// Plugins and rails: finds and loads the shared objects a plan names, opens their instances with
+// the host table, opens and retires rails, installs plans. Driver only. Leans on dlopen and
+// plugin.h. Must never know a transport by name.
 #pragma once
 
 #include "core/engine.h"
 
 namespace tent {
 
-// Makes `plan` the current generation: loads what is missing, opens its rails, binds the segments. On error
-// everything is as before.
+// Makes `plan` the current generation: loads what is missing, opens its rails, binds the segments.
+// On error everything is as before.
 int32_t plan_install(Engine &engine, Plan plan, uint32_t *generation);
 // Frees generations and rails whose last request and endpoint are gone.
 void plans_collect(Engine &engine);

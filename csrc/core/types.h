@@ -1,6 +1,6 @@
-// The engine's working objects: requests, slices, batches, rails, endpoints, segments. Plain structs in
-// fixed pools; who may touch a field stands beside it ("driver": the holder of the driver token).
-// Leans on base, plan and plugin.h.
+// The engine's working objects: requests, slices, batches, rails, endpoints, segments. Plain
+// structs in fixed pools; who may touch a field stands beside it ("driver": the holder of the
+// driver token). Leans on base, plan and plugin.h.
 #pragma once
 
 #include <tent/plugin.h>
@@ -29,8 +29,8 @@ struct BoundRoute;
 struct PlanGeneration;
 struct RemoteRegion;
 
-// One user read or write. Written by the submitting thread until it is pushed to the ring, afterwards
-// by the driver; any thread may read status (acquire) and then done and rail.
+// One user read or write. Written by the submitting thread until it is pushed to the ring,
+// afterwards by the driver; any thread may read status (acquire) and then done and rail.
 struct Request {
     uint64_t local, remote, length, user_data;
     uint64_t sliced;  // bytes bound to slices so far
@@ -42,12 +42,12 @@ struct Request {
     uint32_t next;          // in its flow's queue
     uint32_t local_region;  // slot
     const RemoteRegion *remote_region;
-    uint32_t slices_out;    // bound and not settled, waiting retries included
-    uint32_t fences;        // remote fences to await before it may turn terminal
-    int32_t error;          // first error, TENT_OK so far
+    uint32_t slices_out;  // bound and not settled, waiting retries included
+    uint32_t fences;      // remote fences to await before it may turn terminal
+    int32_t error;        // first error, TENT_OK so far
     int32_t rail;
     uint8_t op, class_, flags;
-    bool queued;            // stands in its flow's queue
+    bool queued;  // stands in its flow's queue
     std::atomic<int32_t> status;
 };
 
@@ -64,8 +64,9 @@ struct Slice {
 constexpr uint32_t BATCH_UNSEALED = 1u << 31;
 
 struct Batch {
-    std::atomic<uint64_t> handle{0};     // 0: free
-    std::atomic<uint32_t> remaining{0};  // unfinished requests; BATCH_UNSEALED set until sealed. A futex.
+    std::atomic<uint64_t> handle{0};  // 0: free
+    std::atomic<uint32_t> remaining{
+        0};  // unfinished requests; BATCH_UNSEALED set until sealed. A futex.
     std::atomic<uint32_t> waiters{0};
     std::atomic<uint32_t> failed{0};
     std::atomic<bool> cancelled{false};
@@ -75,7 +76,8 @@ struct Batch {
     uint32_t flags = 0, class_ = 0, completions = 0;
     bool sealed = false;
     char label[32] = {};
-    struct OutgoingNotice *notice = nullptr;  // sent or dropped when the last request is terminal; driver
+    struct OutgoingNotice *notice =
+        nullptr;  // sent or dropped when the last request is terminal; driver
     // What the driver has taken of the chain so far; driver only.
     uint32_t taken_first = NIL, taken_count = 0;
 };
@@ -85,6 +87,7 @@ struct Flow {
     Segment *segment = nullptr;
     uint32_t head = NIL, tail = NIL;              // requests with bytes not yet sliced
     uint32_t retry_head = NIL, retry_tail = NIL;  // slices to be bound anew
+    uint64_t waiting_bytes = 0;                   // of all of them, not yet bound
     uint32_t class_ = 0;
     bool active = false;
     Flow *next = nullptr;  // in the class's ring of active flows
@@ -106,10 +109,10 @@ inline void bump(std::atomic<uint64_t> &figure, uint64_t by = 1) {
 // A loaded plugin with its instance; a decorator holds the table it decorates.
 struct Transport {
     Engine *engine = nullptr;
-    std::string name;               // as the plan says it
-    std::string library;            // file it came from
-    void *handle = nullptr;         // dlopen
-    void *inner_handle = nullptr;   // of the decorated one
+    std::string name;              // as the plan says it
+    std::string library;           // file it came from
+    void *handle = nullptr;        // dlopen
+    void *inner_handle = nullptr;  // of the decorated one
     const tent_plugin *table = nullptr;
     void *instance = nullptr;
     tent_host host{};
@@ -134,13 +137,13 @@ enum class EndpointState : uint8_t {
     Offered,     // initiator: EndpointOpen sent, or to be sent; target: accepted, sockets awaited
     Connecting,  // initiator: answer is here, the plugin connects
     Ready,
-    Fencing,     // failed or abandoned: local close, remote retire under way
-    Waiting,     // fenced; to be rebuilt at reopen_ns
+    Fencing,  // failed or abandoned: local close, remote retire under way
+    Waiting,  // fenced; to be rebuilt at reopen_ns
     Gone,
 };
 
 struct Endpoint {
-    uint64_t id = 0;         // ours, unique in the engine
+    uint64_t id = 0;  // ours, unique in the engine
     uint32_t slot = NIL;
     uint64_t remote_id = 0;  // target: the initiator's number
     bool initiator = false;
@@ -155,7 +158,8 @@ struct Endpoint {
     uint64_t window = 0, latency_ns_base = 0, progress_ns = 0;
     RateMeter rate;
     uint32_t staged_count = 0;
-    bool blocked = false;  // post() took less than offered
+    bool listed = false;        // stands in Engine::staged
+    bool blocked = false;       // post() took less than offered; stands in Engine::blocked
     bool local_quiet = false;   // the plugin touches no local memory for it any more
     bool remote_quiet = false;  // the target has retired its half
     bool tried = false;         // was ready or failed once: the segment need not wait for it
@@ -168,7 +172,8 @@ struct Endpoint {
     uint64_t openings_seen = 0;  // target: connection numbers used
     uint64_t message_number = 0, message_seen = 0;
     std::array<std::array<uint8_t, 16>, 64> opening_nonces;  // initiator: to check the replies
-    std::vector<uint32_t> held;  // requests whose terminal status awaits this endpoint's remote fence
+    std::vector<uint32_t>
+        held;  // requests whose terminal status awaits this endpoint's remote fence
     std::array<tent_slice, POST_MAX> staged;
     std::vector<uint8_t> offer;  // sent again when the control session is replaced
     Tally tally;
@@ -191,11 +196,12 @@ struct BoundRoute {
     std::vector<BoundRung> rungs;
 };
 
-// An installed plan; the last one is current, earlier ones live until their last request is terminal.
+// An installed plan; the last one is current, earlier ones live until their last request is
+// terminal.
 struct PlanGeneration {
     uint32_t number = 0;
     Plan plan;
-    uint64_t requests = 0;  // bound to it and not terminal; driver
+    uint64_t requests = 0;      // bound to it and not terminal; driver
     std::vector<Rail *> rails;  // by plan index, nullptr where there is none
 };
 
@@ -218,8 +224,8 @@ struct Segment {
     SegmentState state = SegmentState::Connecting;
     int32_t error = 0;
     std::string sentence;
-    bool own = false;       // this engine's own memory
-    bool by_address = false;// the grant is the peer's default one
+    bool own = false;         // this engine's own memory
+    bool by_address = false;  // the grant is the peer's default one
     Peer *peer = nullptr;
     Descriptor descriptor;  // regions live in table
     std::atomic<SegmentTable *> table{nullptr};
@@ -229,11 +235,12 @@ struct Segment {
     std::vector<Endpoint *> endpoints;
     std::vector<std::unique_ptr<BoundRoute>> routes;  // of every live generation
     std::vector<std::unique_ptr<RemoteRegion>> regions;
-    std::vector<std::unique_ptr<RemoteRegion>> regions_gone;  // removed by the peer, maybe still named by requests
+    std::vector<std::unique_ptr<RemoteRegion>>
+        regions_gone;              // removed by the peer, maybe still named by requests
     uint64_t describe_number = 0;  // of the question under way, 0: none
     std::unique_ptr<DescribeAssembler> describing;
-    uint64_t describe_count = 0;   // answers so far, for refresh
-    uint64_t deadline_ns = 0;      // of the import
+    uint64_t describe_count = 0;  // answers so far, for refresh
+    uint64_t deadline_ns = 0;     // of the import
     uint64_t pathless_since_ns = 0;
     bool same_host = false;
 };

@@ -1,5 +1,6 @@
-// A rail's or endpoint's rate: nominal where the plan names one, otherwise measured as bytes over busy
-// time (time with work posted), smoothed. Integer arithmetic, one writer. The clock is the caller's.
+// A rail's or endpoint's rate: nominal where the plan names one, otherwise measured as bytes over
+// busy time (time with work posted), smoothed. Integer arithmetic, one writer. The clock is the
+// caller's.
 #pragma once
 
 #include <algorithm>
@@ -38,8 +39,8 @@ class RateMeter {
 
     // Gain is the weight of the new sample: down fast (1/2), up slow (3/20); DESIGN.md section 5.
     void learn(uint64_t bytes, uint64_t busy_ns) {
-        uint64_t sample = static_cast<uint64_t>(static_cast<unsigned __int128>(bytes) *
-                                                1000000000u / busy_ns);
+        uint64_t sample =
+            static_cast<uint64_t>(static_cast<unsigned __int128>(bytes) * 1000000000u / busy_ns);
         sample = std::max<uint64_t>(sample, 1);
         if (sample < rate_)
             rate_ -= (rate_ - sample) / 2;

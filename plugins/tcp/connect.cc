@@ -33,7 +33,10 @@ void connection_stand(Connection &connection) {
     }
 }
 
-void socket_tune(const Options &options, int fd) {
+void socket_tune(const Endpoint &endpoint, int fd) {
+    const Options &options = endpoint.instance->options;
+    uint32_t send_size = options.send_buffer_size;
+    if (send_size == SEND_BUFFER_AUTO) send_size = endpoint.same_host ? SEND_BUFFER_SAME_HOST : 0;
     const int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
@@ -41,8 +44,8 @@ void socket_tune(const Options &options, int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &KEEP_INTERVAL_S, sizeof(KEEP_INTERVAL_S));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &KEEP_COUNT, sizeof(KEEP_COUNT));
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &USER_TIMEOUT_MS, sizeof(USER_TIMEOUT_MS));
-    if (options.send_buffer_size != 0) {
-        const int size = static_cast<int>(options.send_buffer_size);
+    if (send_size != 0) {
+        const int size = static_cast<int>(send_size);
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     }
     if (options.receive_buffer_size != 0) {
@@ -59,7 +62,7 @@ void connection_begin(Connection &connection, const Address &address, uint16_t p
         connection_fail(connection, "making a socket", errno);
         return;
     }
-    socket_tune(endpoint.instance->options, connection.fd);
+    socket_tune(endpoint, connection.fd);
     const int one = 1;
     // Without it every connection would hold a local port for all destinations.
     setsockopt(connection.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
@@ -215,7 +218,7 @@ int32_t endpoint_adopt(void *opaque, void *handle, uint32_t index, int fd) {
         endpoint.connections[index].fd >= 0 || endpoint.state == EndpointState::FAILED) {
         return refuse(instance, TENT_E_INVALID, "tcp: the endpoint expects no such connection");
     }
-    socket_tune(instance.options, fd);
+    socket_tune(endpoint, fd);
     endpoint.connections[index].fd = fd;
     connection_stand(endpoint.connections[index]);
     return TENT_OK;

@@ -119,6 +119,8 @@ Endpoint *endpoint_make(Instance &instance, const tent_endpoint_params &params,
     endpoint->grant = params.grant;
     snprintf(endpoint->peer, sizeof(endpoint->peer), "%s",
              params.peer_rail != nullptr ? params.peer_rail : "?");
+    endpoint->same_host =
+        endpoint->rail->loopback || strcmp(endpoint->peer, endpoint->rail->text) == 0;
     endpoint->next = instance.endpoints;
     if (endpoint->next != nullptr) {
         endpoint->next->previous = endpoint.get();

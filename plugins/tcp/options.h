@@ -10,11 +10,16 @@
 
 namespace tent::tcp {
 
+// Within one machine 512 KiB: what waits in a larger buffer falls out of the processor's cache.
+// Between machines the kernel tunes it, for it knows the round trip.
+constexpr uint32_t SEND_BUFFER_AUTO = UINT32_MAX;
+constexpr uint32_t SEND_BUFFER_SAME_HOST = 512 * 1024;
+
 // Defaults are measured, see README.md "Choices".
 struct Options {
-    uint32_t connections = 1;              // sockets per endpoint
+    uint32_t connections = 2;              // sockets per endpoint
     uint32_t frame_size_max = 256 * 1024;  // payload bytes of small slices that share a frame
-    uint32_t send_buffer_size = 0;         // 0: the kernel tunes it
+    uint32_t send_buffer_size = SEND_BUFFER_AUTO;  // 0: the kernel tunes it
     uint32_t receive_buffer_size = 0;
     uint64_t connect_timeout_ns = 2'000'000'000;
 };

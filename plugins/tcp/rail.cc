@@ -259,6 +259,7 @@ int32_t rail_find(const tent_rail_params &params, Rail *rail, tent_rail_info *in
     rail->address = found.address;
     rail->prefix_bits = found.prefix_bits;
     rail->index = params.index;
+    rail->loopback = address_loopback(found.address);
     memcpy(rail->device, found.device, sizeof(rail->device));
     inet_ntop(found.address.family, found.address.bytes, rail->text, sizeof(rail->text));
     info_fill(rail->device, rail->address, info);

@@ -22,7 +22,8 @@ struct Rail {
     Address address;
     uint32_t prefix_bits = 0;  // of the subnet
     uint32_t index = 0;        // the plan's number
-    char device[32] = {};      // the interface
+    bool loopback = false;
+    char device[32] = {};  // the interface
     char text[TENT_RAIL_ADDRESS_MAX] = {};
 };
 

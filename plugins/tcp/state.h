@@ -159,6 +159,7 @@ struct Endpoint {
     uint64_t grant = 0;
     uint64_t deadline_ns = UINT64_MAX;  // of connecting
     bool initiator = false;
+    bool same_host = false;
     bool news = false;  // endpoint_state is due
     EndpointState state = EndpointState::OFFERED;
     int32_t status = TENT_OK;   // of the failure

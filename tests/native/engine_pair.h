@@ -1,5 +1,5 @@
-// Two engines in one process for native tests through the public C interface: a target with a registered
-// buffer and an initiator that imports it. Leans on tent.h only.
+// Two engines in one process for native tests through the public C interface: a target with a
+// registered buffer and an initiator that imports it. Leans on tent.h only.
 #pragma once
 
 #include <tent/tent.h>
@@ -16,20 +16,21 @@
 // The key of these tests: given explicitly, so that they never touch the user's key file.
 inline constexpr char TEST_KEY[] = "0123456789abcdef0123456789abcdef";
 
-#define OK(call)                                                             \
-    do {                                                                     \
-        int32_t ok_status_ = (call);                                         \
-        if (ok_status_ != TENT_OK) {                                         \
-            printf("%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call,         \
-                   tent_status_name(ok_status_), tent_last_error());         \
-            fflush(stdout);                                                      \
-            _exit(1); /* what follows would only hide it */                  \
-        }                                                                    \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        int32_t ok_status_ = (call);                                                               \
+        if (ok_status_ != TENT_OK) {                                                               \
+            printf("%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, tent_status_name(ok_status_), \
+                   tent_last_error());                                                             \
+            fflush(stdout);                                                                        \
+            _exit(1); /* what follows would only hide it */                                        \
+        }                                                                                          \
     } while (0)
 
 struct TestEngine {
     tent_engine *engine = nullptr;
-    explicit TestEngine(const char *name, const char *plan = nullptr, tent_engine_options options = {}) {
+    explicit TestEngine(const char *name, const char *plan = nullptr,
+                        tent_engine_options options = {}) {
         options.size = sizeof options;
         options.name = name;
         if (plan) options.plan = plan;
@@ -50,7 +51,8 @@ struct TestEngine {
         OK(tent_engine_address(engine, text, sizeof text));
         return text;
     }
-    uint64_t add(std::vector<uint8_t> &memory, uint32_t access = TENT_ACCESS_READ | TENT_ACCESS_WRITE) const {
+    uint64_t add(std::vector<uint8_t> &memory,
+                 uint32_t access = TENT_ACCESS_READ | TENT_ACCESS_WRITE) const {
         tent_region_options options{};
         options.size = sizeof options;
         options.access = access;
@@ -71,7 +73,8 @@ struct EnginePair {
         local_region = initiator.add(local);
         OK(tent_segment_open(initiator.engine, target.address().c_str(), 5000000000u, &segment));
     }
-    tent_request request(uint32_t op, uint64_t offset, uint64_t length, uint64_t user_data = 0) const {
+    tent_request request(uint32_t op, uint64_t offset, uint64_t length,
+                         uint64_t user_data = 0) const {
         tent_request r{};
         r.op = op;
         r.segment = segment;
@@ -81,7 +84,8 @@ struct EnginePair {
         r.user_data = user_data;
         return r;
     }
-    int32_t transfer(uint32_t op, uint64_t offset, uint64_t length, const tent_batch_options *options = nullptr) const {
+    int32_t transfer(uint32_t op, uint64_t offset, uint64_t length,
+                     const tent_batch_options *options = nullptr) const {
         tent_request r = request(op, offset, length);
         uint32_t index = 0;
         return tent_transfer(initiator.engine, options, &r, sizeof r, 1, 10000000000u, &index);

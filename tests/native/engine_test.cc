@@ -1,5 +1,7 @@
-// The engine end to end through the public C interface, over real TCP rails on loopback: claims about
-// data, statuses, limits and ends. One process holds both engines.
+// The engine end to end through the public C interface, over real TCP rails on loopback: claims
+// about data, statuses, limits and ends. One process holds both engines.
+#include <sched.h>
+
 #include <thread>
 
 #include "engine_pair.h"
@@ -8,7 +10,8 @@ namespace {
 
 constexpr uint64_t SECOND = 1000000000u;
 constexpr char FOUR_RAILS[] =
-    "plan 1\nrail 0 tcp 127.0.0.1\nrail 1 tcp 127.0.0.2\nrail 2 tcp 127.0.0.3\nrail 3 tcp 127.0.0.4\n"
+    "plan 1\nrail 0 tcp 127.0.0.1\nrail 1 tcp 127.0.0.2\nrail 2 tcp 127.0.0.3\nrail 3 tcp "
+    "127.0.0.4\n"
     "set slice_size=64k\nroute * : tcp[0 1 2 3]\n";
 
 tent_counters engine_counters(tent_engine *engine) {
@@ -66,21 +69,24 @@ TEST(thousands_of_small_requests_each_complete_once) {
     fill_pattern(pair.local, 5);
     constexpr uint32_t COUNT = 2000;
     std::vector<tent_request> requests;
-    for (uint32_t i = 0; i < COUNT; i++) requests.push_back(pair.request(TENT_OP_WRITE, i * 4096ull, 4096, i + 100));
+    for (uint32_t i = 0; i < COUNT; i++)
+        requests.push_back(pair.request(TENT_OP_WRITE, i * 4096ull, 4096, i + 100));
     tent_batch_options options{};
     options.size = sizeof options;
     options.completions = TENT_COMPLETIONS_EACH;
     uint64_t batch = 0;
     OK(tent_batch_open(pair.initiator.engine, &options, &batch));
     uint32_t index = 0;
-    OK(tent_batch_submit(pair.initiator.engine, batch, requests.data(), sizeof requests[0], COUNT, 0, &index));
+    OK(tent_batch_submit(pair.initiator.engine, batch, requests.data(), sizeof requests[0], COUNT,
+                         0, &index));
     CHECK_EQ(index, COUNT);
     OK(tent_batch_wait(pair.initiator.engine, batch, 10 * SECOND));
     std::vector<uint32_t> seen(COUNT);
     tent_completion completions[128];
     for (;;) {
         uint32_t count = 128;
-        OK(tent_completions_poll(pair.initiator.engine, completions, sizeof completions[0], &count));
+        OK(tent_completions_poll(pair.initiator.engine, completions, sizeof completions[0],
+                                 &count));
         if (count == 0) break;
         for (uint32_t i = 0; i < count; i++) {
             CHECK_EQ(completions[i].status, TENT_OK);
@@ -89,7 +95,8 @@ TEST(thousands_of_small_requests_each_complete_once) {
             seen[completions[i].index]++;
         }
     }
-    for (uint32_t times : seen) CHECK_EQ(times, 1u);
+    for (uint32_t times : seen)
+        CHECK_EQ(times, 1u);
     OK(tent_batch_close(pair.initiator.engine, batch));
     CHECK(memcmp(pair.remote.data(), pair.local.data(), COUNT * 4096ull) == 0);
 }
@@ -101,7 +108,8 @@ TEST(invalid_requests_refuse_the_whole_call_and_name_the_index) {
     auto submit = [&](tent_request bad, int32_t expected) {
         tent_request both[2] = {pair.request(TENT_OP_WRITE, 0, 4096), bad};
         uint32_t index = 99;
-        int32_t status = tent_batch_submit(pair.initiator.engine, batch, both, sizeof both[0], 2, 0, &index);
+        int32_t status =
+            tent_batch_submit(pair.initiator.engine, batch, both, sizeof both[0], 2, 0, &index);
         CHECK_EQ(status, expected);
         CHECK_EQ(index, 1u);
         CHECK(strstr(tent_last_error(), "request 1") != nullptr);
@@ -128,13 +136,18 @@ TEST(overlaps_are_refused_on_request) {
     options.flags = TENT_BATCH_CHECK_OVERLAP;
     uint64_t batch = 0;
     OK(tent_batch_open(pair.initiator.engine, &options, &batch));
-    tent_request requests[2] = {pair.request(TENT_OP_WRITE, 0, 4096), pair.request(TENT_OP_WRITE, 4095, 10)};
+    tent_request requests[2] = {pair.request(TENT_OP_WRITE, 0, 4096),
+                                pair.request(TENT_OP_WRITE, 4095, 10)};
     uint32_t index = 0;
-    CHECK_EQ(tent_batch_submit(pair.initiator.engine, batch, requests, sizeof requests[0], 2, 0, &index), TENT_E_OVERLAP);
+    CHECK_EQ(
+        tent_batch_submit(pair.initiator.engine, batch, requests, sizeof requests[0], 2, 0, &index),
+        TENT_E_OVERLAP);
     requests[1] = pair.request(TENT_OP_WRITE, 4096, 10);
     OK(tent_batch_submit(pair.initiator.engine, batch, requests, sizeof requests[0], 2, 0, &index));
     requests[0] = pair.request(TENT_OP_WRITE, 4100, 1);
-    CHECK_EQ(tent_batch_submit(pair.initiator.engine, batch, requests, sizeof requests[0], 1, 0, &index), TENT_E_OVERLAP);
+    CHECK_EQ(
+        tent_batch_submit(pair.initiator.engine, batch, requests, sizeof requests[0], 1, 0, &index),
+        TENT_E_OVERLAP);
     OK(tent_batch_close(pair.initiator.engine, batch));
 }
 
@@ -152,7 +165,8 @@ TEST(direction_is_checked_at_both_ends) {
     r.remote = reinterpret_cast<uint64_t>(memory.data());
     r.length = 4096;
     uint32_t index = 0;
-    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, SECOND, &index), TENT_E_DENIED);
+    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, SECOND, &index),
+             TENT_E_DENIED);
     r.op = TENT_OP_READ;
     OK(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index));
 }
@@ -168,9 +182,11 @@ TEST(new_regions_reach_connected_peers_and_released_ones_leave) {
     OK(tent_transfer(pair.initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index));
     OK(tent_region_release(pair.target.engine, region));
     memset(late.data(), 7, late.size());
-    int32_t status = tent_transfer(pair.initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index);
+    int32_t status =
+        tent_transfer(pair.initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index);
     CHECK(status == TENT_E_RANGE || status == TENT_E_DENIED);
-    for (uint8_t byte : late) CHECK_EQ(byte, 7);
+    for (uint8_t byte : late)
+        CHECK_EQ(byte, 7);
 }
 
 TEST(a_grant_limits_and_its_revocation_ends_access) {
@@ -200,15 +216,18 @@ TEST(a_grant_limits_and_its_revocation_ends_access) {
     uint32_t index = 0;
     OK(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index));
     r.op = TENT_OP_READ;
-    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index), TENT_E_DENIED);
+    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index),
+             TENT_E_DENIED);
     r.op = TENT_OP_WRITE;
     r.remote = reinterpret_cast<uint64_t>(b.data());
-    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index), TENT_E_RANGE);
+    CHECK_EQ(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index),
+             TENT_E_RANGE);
     OK(tent_grant_revoke(target.engine, grant));
     r.remote = reinterpret_cast<uint64_t>(a.data());
     memset(a.data(), 9, a.size());
     CHECK(tent_transfer(initiator.engine, nullptr, &r, sizeof r, 1, 5 * SECOND, &index) < 0);
-    for (uint8_t byte : a) CHECK_EQ(byte, 9);
+    for (uint8_t byte : a)
+        CHECK_EQ(byte, 9);
     uint64_t again = 0;
     CHECK_EQ(tent_segment_import(initiator.engine, bytes, size, 5 * SECOND, &again), TENT_E_DENIED);
     CHECK_EQ(again, 0u);
@@ -222,10 +241,12 @@ TEST(a_forged_token_and_damaged_descriptors_are_refused) {
     uint64_t size = bytes.size(), segment = 0;
     OK(tent_segment_export(target.engine, 0, bytes.data(), &size));
     for (uint64_t cut = 0; cut < size; cut += 7)
-        CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), cut, SECOND, &segment), TENT_E_PROTOCOL);
+        CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), cut, SECOND, &segment),
+                 TENT_E_PROTOCOL);
     for (uint64_t at = 0; at < size; at += 5) {
         bytes[at] ^= 0x40;
-        CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), size, SECOND, &segment), TENT_E_PROTOCOL);
+        CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), size, SECOND, &segment),
+                 TENT_E_PROTOCOL);
         bytes[at] ^= 0x40;
     }
     OK(tent_segment_import(initiator.engine, bytes.data(), size, 5 * SECOND, &segment));
@@ -238,8 +259,12 @@ TEST(another_key_is_refused) {
     options.key_size = 37;
     TestEngine stranger("stranger", nullptr, options);
     uint64_t segment = 0;
-    CHECK_EQ(tent_segment_open(stranger.engine, target.address().c_str(), 3 * SECOND, &segment), TENT_E_AUTH);
+    CHECK_EQ(tent_segment_open(stranger.engine, target.address().c_str(), 3 * SECOND, &segment),
+             TENT_E_AUTH);
     CHECK_EQ(segment, 0u);
+    // The target hears of it when the stranger hangs up.
+    uint64_t deadline = tent_now_ns() + 5 * SECOND;
+    while (engine_counters(target.engine).refused == 0 && tent_now_ns() < deadline) sched_yield();
     CHECK_EQ(engine_counters(target.engine).refused, 1u);
 }
 
@@ -258,7 +283,8 @@ TEST(a_restarted_peer_is_stale_for_an_old_descriptor) {
     options.listen = address.c_str();
     TestEngine again("target", nullptr, options);
     again.add(memory);
-    CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), size, 5 * SECOND, &segment), TENT_E_STALE);
+    CHECK_EQ(tent_segment_import(initiator.engine, bytes.data(), size, 5 * SECOND, &segment),
+             TENT_E_STALE);
     OK(tent_segment_open(initiator.engine, address.c_str(), 5 * SECOND, &segment));
 }
 
@@ -270,7 +296,8 @@ TEST(nobody_listening_is_a_quick_error) {
         address = target.address();
     }
     uint64_t segment = 0;
-    CHECK_EQ(tent_segment_open(initiator.engine, address.c_str(), 30 * SECOND, &segment), TENT_E_PEER);
+    CHECK_EQ(tent_segment_open(initiator.engine, address.c_str(), 30 * SECOND, &segment),
+             TENT_E_PEER);
 }
 
 TEST(own_segment_is_a_plain_copy) {
@@ -299,9 +326,11 @@ TEST(closing_with_transfers_in_flight_ends_each_once) {
     options.size = sizeof options;
     OK(tent_batch_open(pair.initiator.engine, &options, &batch));
     std::vector<tent_request> requests;
-    for (uint32_t i = 0; i < 32; i++) requests.push_back(pair.request(TENT_OP_WRITE, uint64_t{i} << 20, 1 << 20));
+    for (uint32_t i = 0; i < 32; i++)
+        requests.push_back(pair.request(TENT_OP_WRITE, uint64_t{i} << 20, 1 << 20));
     uint32_t index = 0;
-    OK(tent_batch_submit(pair.initiator.engine, batch, requests.data(), sizeof requests[0], 32, 0, &index));
+    OK(tent_batch_submit(pair.initiator.engine, batch, requests.data(), sizeof requests[0], 32, 0,
+                         &index));
     pair.initiator.close();
     memset(pair.remote.data(), 0x5a, pair.remote.size());  // quiescent: nobody writes here any more
     pair.target.close();
@@ -329,7 +358,8 @@ TEST(cancel_is_quiescent_and_buffers_can_be_reused) {
         memset(destination.data(), 0x77, destination.size());
         OK(tent_batch_close(pair.initiator.engine, batch));
         OK(pair.transfer(TENT_OP_READ, 0, 1));  // what was in the pipe before is through
-        // The peer's reads of its memory are over, but only the sockets know: tell the race detector.
+        // The peer's reads of its memory are over, but only the sockets know: tell the race
+        // detector.
         engine_counters(pair.target.engine);
         destination[0] = 0x77;
         for (uint8_t byte : destination)
@@ -362,7 +392,8 @@ TEST(notices_arrive_after_the_data_in_order_once) {
         CHECK(memcmp(pair.remote.data() + at, pair.local.data() + at, length) == 0);
         expected++;
     }
-    for (uint64_t batch : batches) OK(tent_batch_close(pair.initiator.engine, batch));
+    for (uint64_t batch : batches)
+        OK(tent_batch_close(pair.initiator.engine, batch));
 }
 
 TEST(integrity_is_checked_end_to_end) {
@@ -395,12 +426,15 @@ TEST(full_pools_accept_a_prefix) {
         requests[i].length = 64;
     }
     uint32_t index = 0;
-    CHECK_EQ(tent_batch_submit(initiator.engine, batch, requests.data(), sizeof requests[0], 12, 0, &index), TENT_E_AGAIN);
+    CHECK_EQ(tent_batch_submit(initiator.engine, batch, requests.data(), sizeof requests[0], 12, 0,
+                               &index),
+             TENT_E_AGAIN);
     CHECK_EQ(index, 8u);
     OK(tent_batch_wait(initiator.engine, batch, 5 * SECOND));
     OK(tent_batch_close(initiator.engine, batch));
     OK(tent_batch_open(initiator.engine, nullptr, &batch));
-    OK(tent_batch_submit(initiator.engine, batch, requests.data() + 8, sizeof requests[0], 4, 0, &index));
+    OK(tent_batch_submit(initiator.engine, batch, requests.data() + 8, sizeof requests[0], 4, 0,
+                         &index));
     OK(tent_batch_wait(initiator.engine, batch, 5 * SECOND));
     OK(tent_batch_close(initiator.engine, batch));
 }
@@ -416,7 +450,8 @@ TEST(a_new_plan_takes_over_without_losing_a_transfer) {
     const char two[] = "plan 1\nrail 0 tcp 127.0.0.1\nrail 1 tcp 127.0.0.2\nroute * : tcp[0 1]\n";
     OK(tent_plan_install(pair.initiator.engine, two, sizeof two - 1, &generation));
     CHECK_EQ(generation, 2u);
-    CHECK_EQ(tent_plan_install(pair.initiator.engine, "plan 1\nrail x\n", 14, &generation), TENT_E_PLAN);
+    CHECK_EQ(tent_plan_install(pair.initiator.engine, "plan 1\nrail x\n", 14, &generation),
+             TENT_E_PLAN);
     OK(tent_batch_wait(pair.initiator.engine, batch, 10 * SECOND));
     OK(tent_batch_close(pair.initiator.engine, batch));
     CHECK(pair.remote == pair.local);
@@ -429,11 +464,14 @@ TEST(many_threads_transfer_at_once) {
     std::vector<std::thread> threads;
     for (uint64_t t = 0; t < 4; t++)
         threads.emplace_back([&, t] {
-            for (uint64_t i = 0; i < 200; i++) OK(pair.transfer(TENT_OP_WRITE, (t << 21) + i * 8192, 8192));
+            for (uint64_t i = 0; i < 200; i++)
+                OK(pair.transfer(TENT_OP_WRITE, (t << 21) + i * 8192, 8192));
         });
-    for (std::thread &thread : threads) thread.join();
+    for (std::thread &thread : threads)
+        thread.join();
     for (uint64_t t = 0; t < 4; t++)
-        CHECK(memcmp(pair.remote.data() + (t << 21), pair.local.data() + (t << 21), 200 * 8192) == 0);
+        CHECK(memcmp(pair.remote.data() + (t << 21), pair.local.data() + (t << 21), 200 * 8192) ==
+              0);
     tent_counters row = engine_counters(pair.initiator.engine);
     CHECK_EQ(row.requests, 800u);
     CHECK_EQ(row.charged_bytes, row.released_bytes);
@@ -445,7 +483,8 @@ TEST(a_region_in_use_cannot_be_released) {
     OK(tent_batch_open(pair.initiator.engine, nullptr, &batch));
     tent_request r = pair.request(TENT_OP_WRITE, 0, 64 << 20);
     uint32_t index = 0;
-    OK(tent_batch_submit(pair.initiator.engine, batch, &r, sizeof r, 1, TENT_SUBMIT_NO_WAKE, &index));
+    OK(tent_batch_submit(pair.initiator.engine, batch, &r, sizeof r, 1, TENT_SUBMIT_NO_WAKE,
+                         &index));
     CHECK_EQ(tent_region_release(pair.initiator.engine, pair.local_region), TENT_E_BUSY);
     OK(tent_batch_wait(pair.initiator.engine, batch, 10 * SECOND));
     OK(tent_batch_close(pair.initiator.engine, batch));

@@ -268,6 +268,7 @@ TEST(releasing_a_region_diverts_what_is_being_received) {
     std::vector<char> remote(32 << 20);
     std::vector<char> other(1000);
     pair.target.host.grant(remote.data(), remote.size());
+    pair.target.host.grant(other.data(), other.size());
     tent_region_params params{sizeof params, TENT_ACCESS_READ | TENT_ACCESS_WRITE, remote.data(),
                               remote.size(), "cpu:0"};
     void *region = nullptr;

@@ -1,29 +1,34 @@
 /* plugin.h - the contract between TENT's core and a transport plugin.
  *
- * For transport authors. A plugin is one shared object, libtent_plugin_<name>.so, exporting one function,
- * tent_plugin_query. It sees this header, tent.h's constants, the standard library and its vendor's library (by
- * dlopen). C11; a plugin may be written in anything that can produce such a table.
+ * For transport authors. A plugin is one shared object, libtent_plugin_<name>.so, exporting one
+ * function, tent_plugin_query. It sees this header, tent.h's constants, the standard library and
+ * its vendor's library (by dlopen). C11; a plugin may be written in anything that can produce such
+ * a table.
  *
  * Rules
- *   - Threads: the core calls one instance from one thread at a time (not always the same thread). A plugin creates
- *     no threads. All host functions may be called only from inside a plugin function.
- *   - Nothing blocks. Set-up of connections is asynchronous: it makes progress in poll() and reports through
- *     host->endpoint_state. post() and poll() allocate nothing and take no lock.
+ *   - Threads: the core calls one instance from one thread at a time (not always the same thread).
+ *     A plugin creates no threads. All host functions may be called only from inside a plugin
+ *     function.
+ *   - Nothing blocks. Set-up of connections is asynchronous: it makes progress in poll() and
+ *     reports through host->endpoint_state. post() and poll() allocate nothing and take no lock.
  *   - Status values are tent.h's. A failing function may leave one sentence with host->fail.
- *   - `size` first in every struct; a reader uses only the fields that lie inside it. Functions are added at the end of
- *     tables; a NULL optional function means "not offered". Structs are valid during the call only.
+ *   - `size` first in every struct; a reader uses only the fields that lie inside it. Functions are
+ *     added at the end of tables; a NULL optional function means "not offered". Structs are valid
+ *     during the call only.
  *
- * Life of an endpoint (initiator I, target T); E is the initiator's endpoint number, unique in its engine:
- *   I: endpoint_offer  -> offer bytes  -- control channel -->  T: endpoint_accept (bound to a grant) -> answer bytes
- *   I: endpoint_connect(answer), then asynchronously host->endpoint_state(READY) or (FAILED).
- *   Socket transports connect to `peer_address` (the peer core's listener), send host->opening_make's bytes first and check
- *   the peer's reply with host->opening_check; at the target the core accepts, verifies and hands the socket over by
- *   endpoint_adopt.
+ * Life of an endpoint (initiator I, target T); E is the initiator's endpoint number:
+ *   I: endpoint_offer  -> offer  -- control channel -->  T: endpoint_accept (bound to a grant)
+ *   I: endpoint_connect(answer)  <-- control channel --  answer
+ *   I: then asynchronously host->endpoint_state(READY) or (FAILED).
+ *   Socket transports connect to `peer_address` (the peer core's listener), send
+ *   host->opening_make's bytes first and check the peer's reply with host->opening_check; at the
+ *   target the core accepts, verifies and hands the socket over by endpoint_adopt.
  *   I: post / poll ... endpoint_close. T: poll ... endpoint_retire.
  *
- * The fence: when endpoint_close has returned TENT_OK at the initiator, nothing posted on that endpoint touches local
- * memory any more; when endpoint_retire has returned TENT_OK at the target, nothing that arrived or may still arrive
- * on that endpoint touches the target's memory any more. TENT_IN_PROGRESS from either means: not yet, call again.
+ * The fence: when endpoint_close has returned TENT_OK at the initiator, nothing posted on that
+ * endpoint touches local memory any more; when endpoint_retire has returned TENT_OK at the target,
+ * nothing that arrived or may still arrive on that endpoint touches the target's memory any more.
+ * TENT_IN_PROGRESS from either means: not yet, call again.
  */
 #ifndef TENT_PLUGIN_H
 #define TENT_PLUGIN_H
@@ -35,11 +40,12 @@ extern "C" {
 #endif
 
 #define TENT_PLUGIN_ABI 1u
-#define TENT_OPENING_SIZE 128u        /* opening frame of a data connection, initiator -> target */
-#define TENT_OPENING_REPLY_SIZE 64u   /* its reply */
-#define TENT_OFFER_MAX 512u           /* bytes of an offer or an answer */
-#define TENT_EXPORT_MAX 256u          /* bytes of region_export */
-#define TENT_RAIL_ADDRESS_MAX 64u     /* text, NUL included */
+/* opening frame of a data connection, initiator -> target */
+#define TENT_OPENING_SIZE 128u
+#define TENT_OPENING_REPLY_SIZE 64u /* its reply */
+#define TENT_OFFER_MAX 512u         /* bytes of an offer or an answer */
+#define TENT_EXPORT_MAX 256u        /* bytes of region_export */
+#define TENT_RAIL_ADDRESS_MAX 64u   /* text, NUL included */
 
 /* One option of a rail or of the transport, as written in the plan. */
 typedef struct tent_option {
@@ -49,27 +55,30 @@ typedef struct tent_option {
 
 typedef struct tent_rail_params {
     uint32_t size;
-    uint32_t index;            /* the plan's rail number */
-    const char *device;        /* the plan's device word, "eth0", "lo", "127.0.0.1" */
-    const tent_option *options;/* the rail's options that the core does not know itself, prefix already stripped */
+    uint32_t index;     /* the plan's rail number */
+    const char *device; /* the plan's device word, "eth0", "lo", "127.0.0.1" */
+    /* the rail's options that the core does not know itself, prefix already stripped */
+    const tent_option *options;
     uint32_t option_count;
     uint32_t reserved;
 } tent_rail_params;
 
 typedef struct tent_rail_info {
     uint32_t size;
-    uint32_t flags;                         /* TENT_RAIL_LISTENS */
-    uint64_t bandwidth_bytes_per_s;         /* port speed; 0: unknown */
-    int32_t numa;                           /* -1: unknown */
+    uint32_t flags;                 /* TENT_RAIL_LISTENS */
+    uint64_t bandwidth_bytes_per_s; /* port speed; 0: unknown */
+    int32_t numa;                   /* -1: unknown */
     uint32_t reserved;
-    char address[TENT_RAIL_ADDRESS_MAX];    /* sockets: the IP address; others: any text peers' rail_reach understands */
+    /* sockets: the IP address; others: any text peers' rail_reach understands */
+    char address[TENT_RAIL_ADDRESS_MAX];
 } tent_rail_info;
 
-#define TENT_RAIL_LISTENS 1u /* the core's listener must listen on `address`, its sockets come by endpoint_adopt */
+/* the core's listener must listen on `address`, its sockets come by endpoint_adopt */
+#define TENT_RAIL_LISTENS 1u
 
 typedef struct tent_region_params {
     uint32_t size;
-    uint32_t access;           /* TENT_ACCESS_* */
+    uint32_t access; /* TENT_ACCESS_* */
     void *address;
     uint64_t length;
     const char *location;
@@ -77,34 +86,37 @@ typedef struct tent_region_params {
 
 typedef struct tent_endpoint_params {
     uint32_t size;
-    uint32_t initiator;        /* 1: we post; 0: we serve */
-    uint64_t endpoint;         /* the core's name of this endpoint, for host calls */
-    void *rail;                /* our rail, from rail_open */
-    uint64_t grant;            /* target: pass to host->grant_check */
-    const char *peer_rail;     /* the peer's tent_rail_info.address */
-    const char *peer_address;  /* sockets: "ip:port" of the peer's listener on that rail; "" when it has none */
-    const void *blob;          /* accept: the offer; connect: the answer */
+    uint32_t initiator;    /* 1: we post; 0: we serve */
+    uint64_t endpoint;     /* the core's name of this endpoint, for host calls */
+    void *rail;            /* our rail, from rail_open */
+    uint64_t grant;        /* target: pass to host->grant_check */
+    const char *peer_rail; /* the peer's tent_rail_info.address */
+    /* sockets: "ip:port" of the peer's listener on that rail; "" when it has none */
+    const char *peer_address;
+    const void *blob; /* accept: the offer; connect: the answer */
     uint32_t blob_size;
-    uint32_t slice_count_max;  /* most slices the core will have posted on this endpoint at a time */
+    /* most slices the core will have posted on this endpoint at a time */
+    uint32_t slice_count_max;
 } tent_endpoint_params;
 
-#define TENT_SLICE_INTEGRITY 1u /* CRC32C over the payload, checked by the side that receives the payload */
+/* CRC32C over the payload, checked by the side that receives the payload */
+#define TENT_SLICE_INTEGRITY 1u
 
 /* One unit of work. Slices of one post() call may be sent together in one frame or doorbell. */
 typedef struct tent_slice {
-    uint64_t id;               /* returned in the result */
-    uint32_t op;               /* TENT_OP_* */
-    uint32_t flags;            /* TENT_SLICE_* */
+    uint64_t id;    /* returned in the result */
+    uint32_t op;    /* TENT_OP_* */
+    uint32_t flags; /* TENT_SLICE_* */
     void *local;
     uint64_t remote;
-    uint64_t length;           /* > 0, <= 1 GiB */
-    void *local_region;        /* from region_register; NULL if the plugin offers none */
-    void *remote_region;       /* from segment_import; NULL if the plugin offers none */
+    uint64_t length;     /* > 0, <= 1 GiB */
+    void *local_region;  /* from region_register; NULL if the plugin offers none */
+    void *remote_region; /* from segment_import; NULL if the plugin offers none */
 } tent_slice;
 
 typedef struct tent_slice_result {
     uint64_t id;
-    int32_t status;            /* TENT_OK: a write is in the target's memory, a read is in ours */
+    int32_t status; /* TENT_OK: a write is in the target's memory, a read is in ours */
     uint32_t reserved;
 } tent_slice_result;
 
@@ -120,98 +132,121 @@ typedef struct tent_host {
     void (*log)(void *ctx, int32_t status, const char *sentence); /* becomes an event */
     /* Leaves the sentence for the plugin function that is about to return an error. */
     void (*fail)(void *ctx, const char *sentence);
-    /* Target: may the holder of `grant` do `op` on [remote, remote+length)? TENT_OK, or RANGE / DENIED / STALE. To be
-     * asked for every slice, before the first byte of it is written or read. Cheap (tens of ns). */
-    int32_t (*grant_check)(void *ctx, uint64_t grant, uint32_t op, uint64_t remote, uint64_t length);
-    /* Asynchronous news of an endpoint: status TENT_OK: ready; negative: failed (after it, every posted slice must come
-     * back through poll, and the core will call endpoint_close or endpoint_retire). sentence may be NULL. */
+    /* Target: may the holder of `grant` do `op` on [remote, remote+length)? TENT_OK, or RANGE /
+     * DENIED / STALE. To be asked for every slice, before the first byte of it is written or
+     * read. Cheap (tens of ns). */
+    int32_t (*grant_check)(void *ctx, uint64_t grant, uint32_t op, uint64_t remote,
+                           uint64_t length);
+    /* Asynchronous news of an endpoint: status TENT_OK: ready; negative: failed (after it, every
+     * posted slice must come back through poll, and the core will call endpoint_close or
+     * endpoint_retire). sentence may be NULL. */
     void (*endpoint_state)(void *ctx, uint64_t endpoint, int32_t status, const char *sentence);
     /* Target: bytes served, for the counters. */
     void (*served)(void *ctx, uint64_t endpoint, uint32_t op, uint64_t bytes);
-    /* Sockets: writes the TENT_OPENING_SIZE bytes with which data connection number `connection` of the endpoint opens. */
+    /* Sockets: writes the TENT_OPENING_SIZE bytes with which data connection number `connection`
+     * of the endpoint opens. */
     int32_t (*opening_make)(void *ctx, uint64_t endpoint, uint32_t connection, void *opening);
-    /* Sockets: checks the TENT_OPENING_REPLY_SIZE bytes the peer answered. AUTH or STALE when it is not our peer. */
+    /* Sockets: checks the TENT_OPENING_REPLY_SIZE bytes the peer answered. AUTH or STALE when it
+     * is not our peer. */
     int32_t (*opening_check)(void *ctx, uint64_t endpoint, uint32_t connection, const void *reply);
     /* CRC32C (Castagnoli) of data, continuing from crc (0 to begin). Any thread. */
     uint32_t (*crc32c)(uint32_t crc, const void *data, uint64_t size);
-    /* A message (<= TENT_OFFER_MAX bytes) to the plugin at the other end, over the authenticated control channel; arrives
-     * at endpoint_message. Returns AGAIN when it cannot be queued now. */
+    /* A message (<= TENT_OFFER_MAX bytes) to the plugin at the other end, over the authenticated
+     * control channel; arrives at endpoint_message. Returns AGAIN when it cannot be queued now.
+     */
     int32_t (*control_send)(void *ctx, uint64_t endpoint, const void *bytes, uint32_t size);
 } tent_host;
 
 typedef struct tent_plugin_options {
     uint32_t size;
     uint32_t option_count;
-    const tent_option *options; /* the plan's `set <transport>.<name>=<value>` lines, prefix stripped */
+    /* the plan's `set <transport>.<name>=<value>` lines, prefix stripped */
+    const tent_option *options;
     uint32_t rails_max;
     uint32_t endpoints_max;
-    uint32_t slices_max;        /* slices posted at a time on all endpoints together: size pools by it */
+    /* slices posted at a time on all endpoints together: size pools by it */
+    uint32_t slices_max;
     uint32_t reserved;
 } tent_plugin_options;
 
 typedef struct tent_plugin {
     uint32_t size;
-    uint32_t abi;          /* TENT_PLUGIN_ABI the plugin was compiled with */
-    const char *name;      /* "tcp" */
+    uint32_t abi;     /* TENT_PLUGIN_ABI the plugin was compiled with */
+    const char *name; /* "tcp" */
     const char *version;
-    const char *summary;   /* one line for `tent transports` */
+    const char *summary; /* one line for `tent transports` */
 
-    /* Is the transport usable on this machine (vendor library present, permissions)? TENT_OK, or PLUGIN with the reason
-     * written to reason. Needs no instance. */
+    /* Is the transport usable on this machine (vendor library present, permissions)? TENT_OK, or
+     * PLUGIN with the reason written to reason. Needs no instance. */
     int32_t (*available)(char *reason, uint32_t reason_size);
-    /* Opens an instance. host stays valid until close. Unknown options: INVALID with a sentence naming the option. */
+    /* Opens an instance. host stays valid until close. Unknown options: INVALID with a sentence
+     * naming the option. */
     int32_t (*open)(const tent_host *host, const tent_plugin_options *options, void **instance);
-    /* Closes an instance; the core has closed and retired every endpoint and released regions and rails before. */
+    /* Closes an instance; the core has closed and retired every endpoint and released regions and
+     * rails before. */
     void (*close)(void *instance);
 
     /* Rails. rail_open takes one that the plan names. Unknown options: INVALID. */
-    int32_t (*rail_open)(void *instance, const tent_rail_params *params, void **rail, tent_rail_info *info);
+    int32_t (*rail_open)(void *instance, const tent_rail_params *params, void **rail,
+                         tent_rail_info *info);
     void (*rail_close)(void *instance, void *rail);
-    /* How well our rail reaches a peer's rail of this transport: 0 not at all, higher is better (sockets: 1 same family,
-     * 2 same subnet). */
+    /* How well our rail reaches a peer's rail of this transport: 0 not at all, higher is better
+     * (sockets: 1 same family, 2 same subnet). */
     int32_t (*rail_reach)(void *instance, void *rail, const char *peer_rail);
-    /* The rails this machine could offer, for discovery: fills infos and device names, returns how many there are. */
+    /* The rails this machine could offer, for discovery: fills infos and device names, returns
+     * how many there are. */
     uint32_t (*rails)(tent_rail_info *infos, uint32_t stride, char (*devices)[32], uint32_t room);
 
-    /* Memory. Optional (NULL: the transport needs no registration). region_release returns TENT_IN_PROGRESS until no remote
-     * operation touches it any more (call again after poll); the core refuses new accesses from before the first call.
-     * A plugin that writes to memory itself (tcp) implements region_release at least. */
+    /* Memory. Optional (NULL: the transport needs no registration). region_release returns
+     * TENT_IN_PROGRESS until no remote operation touches it any more (call again after poll); the
+     * core refuses new accesses from before the first call. A plugin that writes to memory itself
+     * (tcp) implements region_release at least. */
     int32_t (*region_register)(void *instance, const tent_region_params *params, void **region);
     int32_t (*region_export)(void *instance, void *region, void *bytes, uint32_t *size);
     int32_t (*region_release)(void *instance, void *region);
-    int32_t (*segment_import)(void *instance, const void *bytes, uint32_t size, void **remote_region);
+    int32_t (*segment_import)(void *instance, const void *bytes, uint32_t size,
+                              void **remote_region);
     void (*segment_forget)(void *instance, void *remote_region);
 
-    /* Endpoints; see the life above. offer/answer: *size in: room (TENT_OFFER_MAX), out: bytes written, 0 is fine. */
-    int32_t (*endpoint_offer)(void *instance, const tent_endpoint_params *params, void **endpoint, void *offer, uint32_t *size);
-    int32_t (*endpoint_accept)(void *instance, const tent_endpoint_params *params, void **endpoint, void *answer, uint32_t *size);
+    /* Endpoints; see the life above. offer/answer: *size in: room (TENT_OFFER_MAX), out: bytes
+     * written, 0 is fine. */
+    int32_t (*endpoint_offer)(void *instance, const tent_endpoint_params *params, void **endpoint,
+                              void *offer, uint32_t *size);
+    int32_t (*endpoint_accept)(void *instance, const tent_endpoint_params *params, void **endpoint,
+                               void *answer, uint32_t *size);
     int32_t (*endpoint_connect)(void *instance, void *endpoint, const tent_endpoint_params *params);
-    /* Sockets: takes over a connected, verified, non-blocking socket. On error the core closes it. */
+    /* Sockets: takes over a connected, verified, non-blocking socket. On error the core closes
+     * it. */
     int32_t (*endpoint_adopt)(void *instance, void *endpoint, uint32_t connection, int fd);
-    void (*endpoint_message)(void *instance, void *endpoint, const void *bytes, uint32_t size); /* optional */
-    /* Initiator, local fence: stops it. Unfinished slices still come back through poll, as CANCELLED. After TENT_OK the
-     * core does not name the handle again (the plugin frees it when the last result was polled). */
+    /* optional */
+    void (*endpoint_message)(void *instance, void *endpoint, const void *bytes, uint32_t size);
+    /* Initiator, local fence: stops it. Unfinished slices still come back through poll, as
+     * CANCELLED. After TENT_OK the core does not name the handle again (the plugin frees it when
+     * the last result was polled). */
     int32_t (*endpoint_close)(void *instance, void *endpoint);
     /* Target, remote fence. On TENT_OK the handle is gone. */
     int32_t (*endpoint_retire)(void *instance, void *endpoint);
 
-    /* Data path. post takes a prefix of the slices and returns its length (0: full now). Work taken is done even if poll
-     * is called late; it may be sent at once or in poll. */
+    /* Data path. post takes a prefix of the slices and returns its length (0: full now). Work
+     * taken is done even if poll is called late; it may be sent at once or in poll. */
     uint32_t (*post)(void *instance, void *endpoint, const tent_slice *slices, uint32_t count);
-    /* Makes progress in both roles and returns finished slices, any order, each id exactly once. *busy is set to 1 when
-     * anything at all moved (bytes, frames, connections), so that the driver keeps spinning. */
+    /* Makes progress in both roles and returns finished slices, any order, each id exactly once.
+     * *busy is set to 1 when anything at all moved (bytes, frames, connections), so that the
+     * driver keeps spinning. */
     uint32_t (*poll)(void *instance, tent_slice_result *results, uint32_t room, uint32_t *busy);
-    /* A descriptor that polls readable when poll() would find something to do; -1: none (the core then polls by timer).
-     * It belongs to the plugin. Called once after open. */
+    /* A descriptor that polls readable when poll() would find something to do; -1: none (the core
+     * then polls by timer). It belongs to the plugin. Called once after open. */
     int (*event_fd)(void *instance);
-    /* Optional: time (engine clock) at which poll must run again at the latest, UINT64_MAX: none. */
+    /* Optional: time (engine clock) at which poll must run again at the latest, UINT64_MAX: none.
+     */
     uint64_t (*next_ns)(void *instance);
-    /* Optional hint, between post and poll of one duty cycle: everything for now was posted, send it. */
+    /* Optional hint, between post and poll of one duty cycle: everything for now was posted, send
+     * it. */
     void (*flush)(void *instance);
 } tent_plugin;
 
-/* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it returns NULL. The table is
- * static and lives as long as the library is loaded. */
+/* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it
+ * returns NULL. The table is static and lives as long as the library is loaded. */
 TENT_API const tent_plugin *tent_plugin_query(uint32_t abi);
 
 #ifdef __cplusplus

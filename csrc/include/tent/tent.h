@@ -1,19 +1,22 @@
 /* tent.h - the public C interface of TENT, the transfer engine.
  *
- * For programs that move registered memory. C11, no inline functions, no C++. Every declaration is a
- * contract: meaning, units, ownership, threads, blocking, errors. Interface version 1 ("since 1").
+ * For programs that move registered memory. C11, no inline functions, no C++. Every declaration is
+ * a contract: meaning, units, ownership, threads, blocking, errors. Interface version 1.
  *
  * Conventions
- *   - A function that can fail returns 0 (TENT_OK) or a negative TENT_E_*; TENT_IN_PROGRESS (1) means "not yet".
- *     After a failure tent_last_error() holds one sentence for the calling thread: what, where, what to do.
- *   - Every function may be called from any thread, unless its comment says otherwise. None calls back.
- *   - Handles are uint64_t, never 0, never reused within an engine: a stale one is TENT_E_NOT_FOUND, not a crash.
- *   - Structs given by the caller begin with `size` = sizeof(the struct as compiled): the library reads no
- *     more than that, and fields beyond it have their documented default (0). Arrays of structs travel with
- *     their stride, for the same reason.
+ *   - A function that can fail returns 0 (TENT_OK) or a negative TENT_E_*; TENT_IN_PROGRESS (1)
+ *     means "not yet". After a failure tent_last_error() holds one sentence for the calling
+ *     thread: what, where, what to do.
+ *   - Every function may be called from any thread, unless its comment says otherwise. None calls
+ *     back.
+ *   - Handles are uint64_t, never 0, never reused within an engine: a stale one is
+ *     TENT_E_NOT_FOUND, not a crash.
+ *   - Structs given by the caller begin with `size` = sizeof(the struct as compiled): the library
+ *     reads no more than that, and fields beyond it have their documented default (0). Arrays of
+ *     structs travel with their stride, for the same reason.
  *   - Times are nanoseconds, sizes are bytes. A timeout of 0 polls, TENT_FOREVER waits.
- *   - After fork() the child's engine is dead: every call with it returns TENT_E_FORKED and nothing is
- *     closed or sent on the parent's behalf.
+ *   - After fork() the child's engine is dead: every call with it returns TENT_E_FORKED and
+ *     nothing is closed or sent on the parent's behalf.
  */
 #ifndef TENT_TENT_H
 #define TENT_TENT_H
@@ -29,194 +32,243 @@ extern "C" {
 #define TENT_API __attribute__((visibility("default")))
 #endif
 
-/* cdef: begin - the lines from here to "cdef: end" are also read by the Python binding's generator */
+/* cdef: begin - from here to "cdef: end" the Python binding's generator reads along */
 
-/* ---- status ------------------------------------------------------------------------------------------ */
+/* ---- status -------------------------------------------------------------------------------- */
 
 #define TENT_OK 0
 #define TENT_IN_PROGRESS 1
-#define TENT_E_INVALID -1       /* an argument is wrong; the sentence says which */
-#define TENT_E_AGAIN -2         /* a pool, ring or limit is full now; wait for completions and call again */
-#define TENT_E_NO_MEMORY -3     /* the system refused memory */
-#define TENT_E_TIMEOUT -4       /* the time given ran out; what was asked may still be going on */
-#define TENT_E_CANCELLED -5     /* terminal: cancelled by tent_batch_cancel, a close, or engine close */
-#define TENT_E_NOT_FOUND -6     /* no such batch, region, segment, grant: never existed or already closed */
-#define TENT_E_RANGE -7         /* an address range lies in no registered (local) or granted (remote) region */
-#define TENT_E_DENIED -8        /* the region or the grant does not allow this direction, or it was revoked */
-#define TENT_E_STALE -9         /* the peer was restarted (new epoch) or a token or descriptor is outdated */
-#define TENT_E_NO_PATH -10      /* no rail of ours reaches a rail of the peer with a common transport */
-#define TENT_E_PEER -11         /* the peer cannot be reached or was lost */
-#define TENT_E_TRANSPORT -12    /* a rail or endpoint failed and no other could finish the work */
-#define TENT_E_CORRUPT -13      /* a checksum did not match */
-#define TENT_E_PROTOCOL -14     /* foreign bytes are malformed: descriptor, frame or plan version */
-#define TENT_E_AUTH -15         /* the handshake failed: another key, or none */
-#define TENT_E_PLAN -16         /* the plan has a mistake; the sentence names line and column */
-#define TENT_E_PLUGIN -17       /* a transport plugin is missing, of an unknown version, or unavailable */
-#define TENT_E_BUSY -18         /* in use: a region with requests in flight, a port taken */
-#define TENT_E_CLOSED -19       /* the engine, batch or segment is closed or closing */
-#define TENT_E_FORKED -20       /* this process is a fork of the one that opened the engine */
-#define TENT_E_UNFENCED -21     /* terminal, local memory quiescent, but the remote range may still be written late */
-#define TENT_E_UNFENCED_LOCAL -22 /* terminal, but a device may still touch local memory: it stays pinned */
-#define TENT_E_INTERNAL -23     /* a broken invariant of ours; the engine refuses further work */
-#define TENT_E_OVERLAP -24      /* two destinations of one batch overlap (only with TENT_BATCH_CHECK_OVERLAP) */
-#define TENT_E_SYSTEM -25       /* the operating system refused; the sentence carries its reason */
-#define TENT_E_UNSUPPORTED -26  /* known, but not by this build, transport or mode */
+#define TENT_E_INVALID -1 /* an argument is wrong; the sentence says which */
+/* a pool, ring or limit is full now; wait for completions and call again */
+#define TENT_E_AGAIN -2
+#define TENT_E_NO_MEMORY -3 /* the system refused memory */
+#define TENT_E_TIMEOUT -4   /* the time given ran out; what was asked may still be going on */
+/* terminal: cancelled by tent_batch_cancel, a close, or engine close */
+#define TENT_E_CANCELLED -5
+/* no such batch, region, segment, grant: never existed or already closed */
+#define TENT_E_NOT_FOUND -6
+/* an address range lies in no registered (local) or granted (remote) region */
+#define TENT_E_RANGE -7
+/* the region or the grant does not allow this direction, or it was revoked */
+#define TENT_E_DENIED -8
+/* the peer was restarted (new epoch) or a token or descriptor is outdated */
+#define TENT_E_STALE -9
+/* no rail of ours reaches a rail of the peer with a common transport */
+#define TENT_E_NO_PATH -10
+#define TENT_E_PEER -11      /* the peer cannot be reached or was lost */
+#define TENT_E_TRANSPORT -12 /* a rail or endpoint failed and no other could finish the work */
+#define TENT_E_CORRUPT -13   /* a checksum did not match */
+/* foreign bytes are malformed: a descriptor, a frame */
+#define TENT_E_PROTOCOL -14
+#define TENT_E_AUTH -15 /* the handshake failed: another key, or none */
+#define TENT_E_PLAN -16 /* the plan has a mistake; the sentence names line and column */
+/* a transport plugin is missing, of an unknown version, or unavailable */
+#define TENT_E_PLUGIN -17
+#define TENT_E_BUSY -18   /* in use: a region with requests in flight, a port taken */
+#define TENT_E_CLOSED -19 /* the engine, batch or segment is closed or closing */
+#define TENT_E_FORKED -20 /* this process is a fork of the one that opened the engine */
+/* terminal, local memory quiescent, but the remote range may still be written late */
+#define TENT_E_UNFENCED -21
+/* terminal, but a device may still touch local memory: it stays pinned */
+#define TENT_E_UNFENCED_LOCAL -22
+#define TENT_E_INTERNAL -23 /* a broken invariant of ours; the engine refuses further work */
+/* two destinations of one batch overlap (only with TENT_BATCH_CHECK_OVERLAP) */
+#define TENT_E_OVERLAP -24
+/* the operating system refused; the sentence carries its reason */
+#define TENT_E_SYSTEM -25
+#define TENT_E_UNSUPPORTED -26 /* known, but not by this build, transport or mode */
 
 #define TENT_FOREVER 0xffffffffffffffff
 
 /* Version of the library, e.g. "0.1.0". Static storage. Never fails. */
 TENT_API const char *tent_version(void);
-/* Name of a status ("TENT_E_RANGE"; "TENT_E_?" for an unknown one) and a sentence on its meaning. Static storage. */
+/* Name of a status ("TENT_E_RANGE"; "TENT_E_?" for an unknown one) and a sentence on its meaning.
+ * Static storage. */
 TENT_API const char *tent_status_name(int32_t status);
 TENT_API const char *tent_status_text(int32_t status);
-/* The sentence of the calling thread's last failed call; "" when there was none. Valid until the thread's next call. */
+/* The sentence of the calling thread's last failed call; "" when there was none. Valid until the
+ * thread's next call. */
 TENT_API const char *tent_last_error(void);
-/* Monotonic clock of the engine in threaded mode (CLOCK_MONOTONIC), for comparing with event times. */
+/* Monotonic clock of the engine in threaded mode (CLOCK_MONOTONIC), for comparing with event
+ * times. */
 TENT_API uint64_t tent_now_ns(void);
 
-/* ---- engine ------------------------------------------------------------------------------------------ */
+/* ---- engine -------------------------------------------------------------------------------- */
 
 typedef struct tent_engine tent_engine;
 
-#define TENT_ENGINE_MANUAL 1 /* no thread: nothing happens until tent_engine_step; single-threaded use only */
+/* no thread: nothing happens until tent_engine_step; single-threaded use only */
+#define TENT_ENGINE_MANUAL 1
 
 typedef struct tent_engine_options {
     uint32_t size;
-    uint32_t flags;          /* TENT_ENGINE_* */
-    const char *name;        /* for reports and peers' messages, at most 63 bytes; NULL: "pid-<pid>" */
-    const char *listen;      /* "host:port", port 0 = any free; NULL: "127.0.0.1:0"; "none": do not listen.
-                                The rails' addresses are listened on too, on the same port. A non-loopback
-                                address without a key is refused (TENT_E_AUTH). */
-    const char *advertise;   /* addresses told to peers instead of those listened on (NAT), "host[:port],..." */
-    const char *plan;        /* plan text (docs/plan-format.md); NULL: one tcp rail on the listen address */
-    const char *plugin_path; /* folders searched first, ':' between; then TENT_PLUGIN_PATH, then the installed folder */
-    const void *key;         /* shared secret of all engines that may talk, >= 16 bytes; copied; NULL: see key_file */
+    uint32_t flags; /* TENT_ENGINE_* */
+    /* for reports and peers' messages, at most 63 bytes; NULL: "pid-<pid>" */
+    const char *name;
+    /* "host:port", port 0 = any free; NULL: "127.0.0.1:0"; "none": do not listen. The rails'
+     * addresses are listened on too, on the same port. A non-loopback address without a key is
+     * refused (TENT_E_AUTH). */
+    const char *listen;
+    /* addresses told to peers instead of those listened on (NAT), "host[:port],..." */
+    const char *advertise;
+    /* plan text (docs/plan-format.md); NULL: one tcp rail on the listen address */
+    const char *plan;
+    /* folders searched first, ':' between; then TENT_PLUGIN_PATH, then the installed folder */
+    const char *plugin_path;
+    /* shared secret of all engines that may talk, >= 16 bytes; copied; NULL: see key_file */
+    const void *key;
     uint64_t key_size;
-    const char *key_file;    /* file holding the secret (0600, raw bytes, trailing newline stripped). NULL: TENT_KEY_FILE
-                                from the environment, else (loopback only) a per-user file made on first use */
-    uint64_t seed;           /* manual mode: seed of ids, nonces and jitter; 0 (and threaded mode): from the system */
-    uint64_t spin_ns;        /* a driver spins this long without work before it sleeps; 0: default (50 us) */
-    uint32_t workers;        /* worker threads that drive the duty cycle, 0: default (1), at most 1 in this version */
-    uint32_t requests_max;   /* requests not yet closed with their batch; 0: 65536 */
-    uint32_t slices_max;     /* slices in flight; 0: 4096 */
-    uint32_t batches_max;    /* open batches; 0: 4096 */
-    uint32_t completions_max;/* unread completions; 0: 65536 */
-    uint32_t events_max;     /* unread events, the oldest are dropped and counted; 0: 4096 */
-    uint32_t notices_max;    /* unread notices; senders are held back when full; 0: 4096 */
+    /* file holding the secret (0600, raw bytes, trailing newline stripped). NULL: TENT_KEY_FILE
+     * from the environment, else (loopback only) a per-user file made on first use */
+    const char *key_file;
+    /* manual mode: seed of ids, nonces and jitter; 0 (and threaded mode): from the system */
+    uint64_t seed;
+    /* a driver spins this long without work before it sleeps; 0: default (50 us) */
+    uint64_t spin_ns;
+    /* worker threads that drive the duty cycle, 0: default (1), at most 1 in this version */
+    uint32_t workers;
+    uint32_t requests_max;    /* requests not yet closed with their batch; 0: 65536 */
+    uint32_t slices_max;      /* slices in flight; 0: 4096 */
+    uint32_t batches_max;     /* open batches; 0: 4096 */
+    uint32_t completions_max; /* unread completions; 0: 65536 */
+    uint32_t events_max;      /* unread events, the oldest are dropped and counted; 0: 4096 */
+    uint32_t notices_max;     /* unread notices; senders are held back when full; 0: 4096 */
 } tent_engine_options;
 
-/* Opens an engine: installs the plan, loads its plugins, listens, starts the worker. options may be NULL.
- * Blocks for file and socket set-up only (no peer is contacted).
- * Errors: INVALID, PLAN, PLUGIN, AUTH (non-loopback without key), BUSY (port taken), SYSTEM, NO_MEMORY. */
+/* Opens an engine: installs the plan, loads its plugins, listens, starts the worker. options may
+ * be NULL. Blocks for file and socket set-up only (no peer is contacted). Errors: INVALID, PLAN,
+ * PLUGIN, AUTH (non-loopback without key), BUSY (port taken), SYSTEM, NO_MEMORY. */
 TENT_API int32_t tent_engine_open(const tent_engine_options *options, tent_engine **engine);
-/* Ends every request (CANCELLED, or its real end if that comes first; UNFENCED where a peer does not answer within
- * the plan's fence_timeout), closes batches, segments, regions, and frees the engine. Blocks until local
- * memory is quiescent. The handle must not be used afterwards, nor by other threads during the call.
- * A call that was blocked in another thread returns TENT_E_CLOSED. NULL is allowed. */
+/* Ends every request (CANCELLED, or its real end if that comes first; UNFENCED where a peer does
+ * not answer within the plan's fence_timeout), closes batches, segments, regions, and frees the
+ * engine. Blocks until local memory is quiescent. The handle must not be used afterwards, nor by
+ * other threads during the call. A call that was blocked in another thread returns TENT_E_CLOSED.
+ * NULL is allowed. */
 TENT_API int32_t tent_engine_close(tent_engine *engine);
-/* Manual mode: one duty cycle at time now_ns (must not decrease). Returns TENT_OK, or TENT_IN_PROGRESS when
- * it did something and should be called again. Errors: INVALID when the engine is not manual or time runs back. */
+/* Manual mode: one duty cycle at time now_ns (must not decrease). Returns TENT_OK, or
+ * TENT_IN_PROGRESS when it did something and should be called again. Errors: INVALID when the
+ * engine is not manual or time runs back. */
 TENT_API int32_t tent_engine_step(tent_engine *engine, uint64_t now_ns);
-/* Writes "host:port" of the first advertised address, NUL-terminated. Errors: INVALID (no listener, buffer too small). */
+/* Writes "host:port" of the first advertised address, NUL-terminated. Errors: INVALID (no
+ * listener, buffer too small). */
 TENT_API int32_t tent_engine_address(tent_engine *engine, char *text, uint64_t text_size);
 
-/* ---- plan -------------------------------------------------------------------------------------------- */
+/* ---- plan ---------------------------------------------------------------------------------- */
 
-/* Checks a plan without installing it (no plugin is loaded). Errors: PLAN with line and column in the sentence. */
+/* Checks a plan without installing it (no plugin is loaded). Errors: PLAN with line and column in
+ * the sentence. */
 TENT_API int32_t tent_plan_check(const char *text, uint64_t text_size);
-/* Checks a plan and writes its canonical form, NUL-terminated; *size in: room, out: bytes needed with the NUL.
- * Errors: PLAN, AGAIN (room too small, *size says how much). */
+/* Checks a plan and writes its canonical form, NUL-terminated; *size in: room, out: bytes needed
+ * with the NUL. Errors: PLAN, AGAIN (room too small, *size says how much). */
 TENT_API int32_t tent_plan_render(const char *text, uint64_t text_size, char *out, uint64_t *size);
-/* Installs a plan: new requests use it, running ones finish under the old. Atomic: on error the old plan stays.
- * *generation (may be NULL) receives its number (first plan = 1). Errors: PLAN, PLUGIN, SYSTEM. */
-TENT_API int32_t tent_plan_install(tent_engine *engine, const char *text, uint64_t text_size, uint32_t *generation);
+/* Installs a plan: new requests use it, running ones finish under the old. Atomic: on error the
+ * old plan stays. *generation (may be NULL) receives its number (first plan = 1). Errors: PLAN,
+ * PLUGIN, SYSTEM. */
+TENT_API int32_t tent_plan_install(tent_engine *engine, const char *text, uint64_t text_size,
+                                   uint32_t *generation);
 /* The installed plan in canonical form; like tent_plan_render. */
 TENT_API int32_t tent_plan_installed(tent_engine *engine, char *out, uint64_t *size);
 
-/* ---- memory ------------------------------------------------------------------------------------------ */
+/* ---- memory -------------------------------------------------------------------------------- */
 
 #define TENT_ACCESS_READ 1  /* peers may read */
 #define TENT_ACCESS_WRITE 2 /* peers may write */
 
 typedef struct tent_region_options {
     uint32_t size;
-    uint32_t access;       /* TENT_ACCESS_* bits that peers may be granted; 0: local use only */
-    const char *location;  /* "cpu:0", "cuda:3"; NULL: "cpu:0" */
-    const char *label;     /* shown to peers, at most 31 bytes; NULL: "" */
+    uint32_t access;      /* TENT_ACCESS_* bits that peers may be granted; 0: local use only */
+    const char *location; /* "cpu:0", "cuda:3"; NULL: "cpu:0" */
+    const char *label;    /* shown to peers, at most 31 bytes; NULL: "" */
 } tent_region_options;
 
-/* Registers [address, address+length) so that it can be a local side of requests and, by access, a remote side for
- * peers. The memory must stay mapped until released. Regions may overlap one another. options NULL: READ|WRITE.
- * Peers that hold a grant over all regions learn of it at once. Errors: INVALID (NULL, 0, wraps around), AGAIN (too many). */
+/* Registers [address, address+length) so that it can be a local side of requests and, by access,
+ * a remote side for peers. The memory must stay mapped until released. Regions may overlap one
+ * another. options NULL: READ|WRITE. Peers that hold a grant over all regions learn of it at
+ * once. Errors: INVALID (NULL, 0, wraps around), AGAIN (too many). */
 TENT_API int32_t tent_region_register(tent_engine *engine, void *address, uint64_t length,
                                       const tent_region_options *options, uint64_t *region);
-/* Releases a region: new remote accesses are refused, running ones end, then it returns; afterwards no byte of it is
- * touched. Errors: NOT_FOUND, BUSY (own requests use it). */
+/* Releases a region: new remote accesses are refused, running ones end, then it returns;
+ * afterwards no byte of it is touched. Errors: NOT_FOUND, BUSY (own requests use it). */
 TENT_API int32_t tent_region_release(tent_engine *engine, uint64_t region);
-/* Memory fit for transfers (page aligned, zeroed, NOT registered); length is rounded up to pages. Free it after release.
- * Errors: INVALID, NO_MEMORY. tent_memory_free of anything else is INVALID. */
+/* Memory fit for transfers (page aligned, zeroed, NOT registered); length is rounded up to pages.
+ * Free it after release. Errors: INVALID, NO_MEMORY. tent_memory_free of anything else is
+ * INVALID. */
 TENT_API int32_t tent_memory_alloc(tent_engine *engine, uint64_t length, void **address);
 TENT_API int32_t tent_memory_free(tent_engine *engine, void *address);
 
-/* ---- segments: exporting ------------------------------------------------------------------------------ */
+/* ---- segments: exporting ------------------------------------------------------------------- */
 
 typedef struct tent_grant_options {
     uint32_t size;
-    uint32_t access;           /* TENT_ACCESS_* at most; each region's own access limits it further; 0: READ|WRITE */
-    uint64_t expires_unix_ms;  /* wall clock end of the grant; 0: never */
-    const uint64_t *regions;   /* the regions granted; NULL: all, present and future */
+    /* TENT_ACCESS_* at most; each region's own access limits it further; 0: READ|WRITE */
+    uint32_t access;
+    uint64_t expires_unix_ms; /* wall clock end of the grant; 0: never */
+    const uint64_t *regions;  /* the regions granted; NULL: all, present and future */
     uint32_t region_count;
     uint32_t reserved;
 } tent_grant_options;
 
-/* Makes a grant with a random 128-bit token. Grant 0 exists always: all regions, their own access; it is what a
- * peer that calls tent_segment_open gets. Errors: INVALID, NOT_FOUND (a region), AGAIN (too many grants). */
-TENT_API int32_t tent_grant_create(tent_engine *engine, const tent_grant_options *options, uint64_t *grant);
-/* Ends a grant: its endpoints are retired before this returns; later accesses are refused. Grant 0 may be revoked:
- * tent_segment_open by peers is refused from then on. Errors: NOT_FOUND. */
+/* Makes a grant with a random 128-bit token. Grant 0 exists always: all regions, their own
+ * access; it is what a peer that calls tent_segment_open gets. Errors: INVALID, NOT_FOUND (a
+ * region), AGAIN (too many grants). */
+TENT_API int32_t tent_grant_create(tent_engine *engine, const tent_grant_options *options,
+                                   uint64_t *grant);
+/* Ends a grant: its endpoints are retired before this returns; later accesses are refused. Grant
+ * 0 may be revoked: tent_segment_open by peers is refused from then on. Errors: NOT_FOUND. */
 TENT_API int32_t tent_grant_revoke(tent_engine *engine, uint64_t grant);
-/* Writes the descriptor of a grant (0: the default one): opaque bytes to carry to peers by any means; whoever holds
- * them AND the engines' key may use the grant. *size in: room, out: bytes needed. Errors: NOT_FOUND, AGAIN (room). */
-TENT_API int32_t tent_segment_export(tent_engine *engine, uint64_t grant, void *bytes, uint64_t *size);
+/* Writes the descriptor of a grant (0: the default one): opaque bytes to carry to peers by any
+ * means; whoever holds them AND the engines' key may use the grant. *size in: room, out: bytes
+ * needed. Errors: NOT_FOUND, AGAIN (room). */
+TENT_API int32_t tent_segment_export(tent_engine *engine, uint64_t grant, void *bytes,
+                                     uint64_t *size);
 
-/* ---- segments: importing ------------------------------------------------------------------------------ */
+/* ---- segments: importing ------------------------------------------------------------------- */
 
-/* Connects to the engine at "host:port" (IPv4, [IPv6]:port, or a name) and imports its default grant. Waits until the
- * control session stands, the descriptor is here and every planned endpoint is ready or failed, at least one ready.
- * timeout_ns 0 (and manual mode): returns TENT_IN_PROGRESS with a handle; follow with tent_segment_wait.
- * On failure no handle remains. Errors: INVALID, PEER, AUTH, NO_PATH (the sentence says which transports each side
- * has), TIMEOUT, AGAIN. */
-TENT_API int32_t tent_segment_open(tent_engine *engine, const char *address, uint64_t timeout_ns, uint64_t *segment);
-/* The same from descriptor bytes. Also PROTOCOL (truncated or random bytes), STALE (the engine was restarted),
- * DENIED (unknown token, expired or revoked grant). The own engine's descriptor works: transfers are plain copies. */
-TENT_API int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t size, uint64_t timeout_ns,
-                                     uint64_t *segment);
-/* Waits for a segment begun with timeout 0: TENT_OK when usable, TENT_IN_PROGRESS after timeout_ns, or the error. */
+/* Connects to the engine at "host:port" (IPv4, [IPv6]:port, or a name) and imports its default
+ * grant. Waits until the control session stands, the descriptor is here and every planned
+ * endpoint is ready or failed, at least one ready. timeout_ns 0 (and manual mode): returns
+ * TENT_IN_PROGRESS with a handle; follow with tent_segment_wait. On failure no handle remains.
+ * Errors: INVALID, PEER, AUTH, NO_PATH (the sentence says which transports each side has),
+ * TIMEOUT, AGAIN. */
+TENT_API int32_t tent_segment_open(tent_engine *engine, const char *address, uint64_t timeout_ns,
+                                   uint64_t *segment);
+/* The same from descriptor bytes. Also PROTOCOL (truncated or random bytes), STALE (the engine
+ * was restarted), DENIED (unknown token, expired or revoked grant). The own engine's descriptor
+ * works: transfers are plain copies. */
+TENT_API int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t size,
+                                     uint64_t timeout_ns, uint64_t *segment);
+/* Waits for a segment begun with timeout 0: TENT_OK when usable, TENT_IN_PROGRESS after
+ * timeout_ns, or the error. */
 TENT_API int32_t tent_segment_wait(tent_engine *engine, uint64_t segment, uint64_t timeout_ns);
-/* Fetches the peer's region list anew (deltas arrive by themselves; this waits for the present state). */
+/* Fetches the peer's region list anew (deltas arrive by themselves; this waits for the present
+ * state). */
 TENT_API int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t timeout_ns);
-/* Closes the imported segment; requests in flight on it are cancelled and waited for. Errors: NOT_FOUND. */
+/* Closes the imported segment; requests in flight on it are cancelled and waited for. Errors:
+ * NOT_FOUND. */
 TENT_API int32_t tent_segment_close(tent_engine *engine, uint64_t segment);
 
 typedef struct tent_region_info {
-    uint64_t region;    /* the exporter's region handle */
-    uint64_t address;   /* absolute address in the exporter's memory: what requests name as remote */
+    uint64_t region; /* the exporter's region handle */
+    /* absolute address in the exporter's memory: what requests name as remote */
+    uint64_t address;
     uint64_t length;
-    uint32_t access;    /* TENT_ACCESS_* this grant gives */
+    uint32_t access; /* TENT_ACCESS_* this grant gives */
     uint32_t reserved;
     char location[32];
     char label[32];
 } tent_region_info;
 
-/* The segment's regions, ascending by address. *count in: room, out: how many there are (may exceed room).
- * Segment 0: this engine's own regions. */
-TENT_API int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_info *regions,
-                                      uint32_t stride, uint32_t *count);
-/* Describes descriptor bytes as text, one fact per line, NUL-terminated, without the token. Needs no engine.
- * *size as in tent_plan_render. Errors: PROTOCOL with the offset of what is wrong, AGAIN. */
-TENT_API int32_t tent_descriptor_print(const void *bytes, uint64_t bytes_size, char *out, uint64_t *size);
+/* The segment's regions, ascending by address. *count in: room, out: how many there are (may
+ * exceed room). Segment 0: this engine's own regions. */
+TENT_API int32_t tent_segment_regions(tent_engine *engine, uint64_t segment,
+                                      tent_region_info *regions, uint32_t stride, uint32_t *count);
+/* Describes descriptor bytes as text, one fact per line, NUL-terminated, without the token. Needs
+ * no engine. *size as in tent_plan_render. Errors: PROTOCOL with the offset of what is wrong,
+ * AGAIN. */
+TENT_API int32_t tent_descriptor_print(const void *bytes, uint64_t bytes_size, char *out,
+                                       uint64_t *size);
 
-/* ---- batches ----------------------------------------------------------------------------------------- */
+/* ---- batches ------------------------------------------------------------------------------- */
 
 #define TENT_OP_READ 1  /* remote -> local */
 #define TENT_OP_WRITE 2 /* local -> remote */
@@ -229,15 +281,17 @@ TENT_API int32_t tent_descriptor_print(const void *bytes, uint64_t bytes_size, c
 #define TENT_COMPLETIONS_EACH 1  /* one record per request */
 #define TENT_COMPLETIONS_BATCH 2 /* one record (index = UINT32_MAX) once a sealed batch is done */
 
-#define TENT_BATCH_CHECK_OVERLAP 1 /* refuse a submit whose destinations overlap within the batch (costs a sort) */
-#define TENT_BATCH_INTEGRITY 2     /* CRC32C per slice, checked by the receiver of the bytes; CORRUPT fails the request */
+/* refuse a submit whose destinations overlap within the batch (costs a sort) */
+#define TENT_BATCH_CHECK_OVERLAP 1
+/* CRC32C per slice, checked by the receiver of the bytes; CORRUPT fails the request */
+#define TENT_BATCH_INTEGRITY 2
 
 typedef struct tent_batch_options {
     uint32_t size;
-    uint32_t flags;         /* TENT_BATCH_* */
-    uint32_t class_;        /* TENT_CLASS_* */
-    uint32_t completions;   /* TENT_COMPLETIONS_* */
-    const char *label;      /* matched by the plan's rows, at most 31 bytes; NULL: "" */
+    uint32_t flags;       /* TENT_BATCH_* */
+    uint32_t class_;      /* TENT_CLASS_* */
+    uint32_t completions; /* TENT_COMPLETIONS_* */
+    const char *label;    /* matched by the plan's rows, at most 31 bytes; NULL: "" */
 } tent_batch_options;
 
 typedef struct tent_request {
@@ -263,65 +317,79 @@ typedef struct tent_columns {
     uint64_t length_each;
 } tent_columns;
 
-#define TENT_SUBMIT_SEAL 1    /* seal the batch when all were accepted */
-#define TENT_SUBMIT_NO_WAKE 2 /* do not wake the worker: the caller waits at once and drives by itself */
+#define TENT_SUBMIT_SEAL 1 /* seal the batch when all were accepted */
+/* do not wake the worker: the caller waits at once and drives by itself */
+#define TENT_SUBMIT_NO_WAKE 2
 
-/* Opens an empty batch. options may be NULL. Errors: AGAIN (batches_max open), INVALID, CLOSED. Never blocks. */
-TENT_API int32_t tent_batch_open(tent_engine *engine, const tent_batch_options *options, uint64_t *batch);
-/* Submits requests. All are checked first: an invalid one refuses the whole call and *index names it. When a pool is
- * full a prefix is accepted: TENT_E_AGAIN, *index = how many (maybe 0). On TENT_OK *index = count. Never blocks.
- * Calls on one batch must not run at the same time. Errors: INVALID, RANGE, DENIED, NOT_FOUND, OVERLAP, AGAIN, CLOSED (sealed). */
-TENT_API int32_t tent_batch_submit(tent_engine *engine, uint64_t batch, const tent_request *requests, uint32_t stride,
-                                   uint32_t count, uint32_t flags, uint32_t *index);
-TENT_API int32_t tent_batch_submit_columns(tent_engine *engine, uint64_t batch, const tent_columns *columns,
-                                           uint32_t flags, uint32_t *index);
-/* Seals a batch: no more submits. With notice_size > 0 the bytes (at most 65536) are delivered to the peer of `segment`
- * after all data of the batch, once, in order of seals per peer; dropped if a request failed. Errors: NOT_FOUND, CLOSED,
- * INVALID, AGAIN (too many notices wait). */
-TENT_API int32_t tent_batch_seal(tent_engine *engine, uint64_t batch, uint64_t segment, const void *notice,
-                                 uint32_t notice_size);
-/* TENT_OK when every request is terminal and succeeded, TENT_IN_PROGRESS, or the first failure's status (by index). Never blocks. */
+/* Opens an empty batch. options may be NULL. Errors: AGAIN (batches_max open), INVALID, CLOSED.
+ * Never blocks. */
+TENT_API int32_t tent_batch_open(tent_engine *engine, const tent_batch_options *options,
+                                 uint64_t *batch);
+/* Submits requests. All are checked first: an invalid one refuses the whole call and *index names
+ * it. When a pool is full a prefix is accepted: TENT_E_AGAIN, *index = how many (maybe 0). On
+ * TENT_OK *index = count. Never blocks. Calls on one batch must not run at the same time. Errors:
+ * INVALID, RANGE, DENIED, NOT_FOUND, OVERLAP, AGAIN, CLOSED (sealed). */
+TENT_API int32_t tent_batch_submit(tent_engine *engine, uint64_t batch,
+                                   const tent_request *requests, uint32_t stride, uint32_t count,
+                                   uint32_t flags, uint32_t *index);
+TENT_API int32_t tent_batch_submit_columns(tent_engine *engine, uint64_t batch,
+                                           const tent_columns *columns, uint32_t flags,
+                                           uint32_t *index);
+/* Seals a batch: no more submits. With notice_size > 0 the bytes (at most 65536) are delivered to
+ * the peer of `segment` after all data of the batch, once, in order of seals per peer; dropped if
+ * a request failed. Errors: NOT_FOUND, CLOSED, INVALID, AGAIN (too many notices wait). */
+TENT_API int32_t tent_batch_seal(tent_engine *engine, uint64_t batch, uint64_t segment,
+                                 const void *notice, uint32_t notice_size);
+/* TENT_OK when every request is terminal and succeeded, TENT_IN_PROGRESS, or the first failure's
+ * status (by index). Never blocks. */
 TENT_API int32_t tent_batch_poll(tent_engine *engine, uint64_t batch);
-/* Waits for all requests to be terminal, at most timeout_ns, driving the engine itself when the worker sleeps.
- * Returns as tent_batch_poll, TENT_E_TIMEOUT when time ran out (nothing is cancelled). */
+/* Waits for all requests to be terminal, at most timeout_ns, driving the engine itself when the
+ * worker sleeps. Returns as tent_batch_poll, TENT_E_TIMEOUT when time ran out (nothing is
+ * cancelled). */
 TENT_API int32_t tent_batch_wait(tent_engine *engine, uint64_t batch, uint64_t timeout_ns);
-/* Asks to end all unfinished requests; each still gets its one terminal completion, once quiescent. Does not wait. */
+/* Asks to end all unfinished requests; each still gets its one terminal completion, once
+ * quiescent. Does not wait. */
 TENT_API int32_t tent_batch_cancel(tent_engine *engine, uint64_t batch);
-/* Cancels what is unfinished, waits for quiescence, frees the batch. Its unread completions vanish. */
+/* Cancels what is unfinished, waits for quiescence, frees the batch. Its unread completions
+ * vanish. */
 TENT_API int32_t tent_batch_close(tent_engine *engine, uint64_t batch);
 
 typedef struct tent_request_status {
     uint64_t user_data;
-    uint64_t bytes;    /* bytes known to have been transferred */
-    int32_t status;    /* TENT_IN_PROGRESS or terminal */
-    int32_t rail;      /* local rail of the last slice (plan index), -1: none */
+    uint64_t bytes; /* bytes known to have been transferred */
+    int32_t status; /* TENT_IN_PROGRESS or terminal */
+    int32_t rail;   /* local rail of the last slice (plan index), -1: none */
 } tent_request_status;
 
 /* Status of requests [first, first + *count); *count in: room, out: how many were written. */
-TENT_API int32_t tent_batch_status(tent_engine *engine, uint64_t batch, uint32_t first, tent_request_status *out,
-                                   uint32_t stride, uint32_t *count);
-/* Opens, submits, waits, closes in one call: the fast way for small synchronous operations. After timeout_ns unfinished
- * requests are cancelled (fenced) and TENT_E_TIMEOUT returned. *index names the first failed request. count <= 4096. */
-TENT_API int32_t tent_transfer(tent_engine *engine, const tent_batch_options *options, const tent_request *requests,
-                               uint32_t stride, uint32_t count, uint64_t timeout_ns, uint32_t *index);
+TENT_API int32_t tent_batch_status(tent_engine *engine, uint64_t batch, uint32_t first,
+                                   tent_request_status *out, uint32_t stride, uint32_t *count);
+/* Opens, submits, waits, closes in one call: the fast way for small synchronous operations. After
+ * timeout_ns unfinished requests are cancelled (fenced) and TENT_E_TIMEOUT returned. *index names
+ * the first failed request. count <= 4096. */
+TENT_API int32_t tent_transfer(tent_engine *engine, const tent_batch_options *options,
+                               const tent_request *requests, uint32_t stride, uint32_t count,
+                               uint64_t timeout_ns, uint32_t *index);
 
-/* ---- completions, notices, events, counters ------------------------------------------------------------- */
+/* ---- completions, notices, events, counters ------------------------------------------------ */
 
 typedef struct tent_completion {
     uint64_t batch;
     uint64_t user_data;
     uint64_t bytes;
     int32_t status;
-    uint32_t index;   /* the request's index in its batch, UINT32_MAX: the batch as a whole */
+    uint32_t index; /* the request's index in its batch, UINT32_MAX: the batch as a whole */
 } tent_completion;
 
 /* Takes up to *count completions; *count out: how many. Never blocks. */
-TENT_API int32_t tent_completions_poll(tent_engine *engine, tent_completion *out, uint32_t stride, uint32_t *count);
-/* An eventfd (non-blocking, owned by the engine) that turns readable when a completion, notice or event arrives while
- * its ring was empty. Read it before polling the rings. */
+TENT_API int32_t tent_completions_poll(tent_engine *engine, tent_completion *out, uint32_t stride,
+                                       uint32_t *count);
+/* An eventfd (non-blocking, owned by the engine) that turns readable when a completion, notice or
+ * event arrives while its ring was empty. Read it before polling the rings. */
 TENT_API int32_t tent_engine_event_fd(tent_engine *engine, int32_t *fd);
-/* Takes the oldest notice: its bytes, *size in: room, out: its size; from (may be NULL, 64 bytes): the sender's name.
- * Errors: NOT_FOUND (none waits), AGAIN (room too small, the notice stays). */
+/* Takes the oldest notice: its bytes, *size in: room, out: its size; from (may be NULL, 64
+ * bytes): the sender's name. Errors: NOT_FOUND (none waits), AGAIN (room too small, the notice
+ * stays). */
 TENT_API int32_t tent_notice_poll(tent_engine *engine, void *bytes, uint32_t *size, char *from);
 
 #define TENT_EVENT_PLAN_INSTALLED 1
@@ -340,18 +408,19 @@ TENT_API int32_t tent_notice_poll(tent_engine *engine, void *bytes, uint32_t *si
 
 typedef struct tent_event {
     uint64_t time_ns;
-    uint64_t lost;       /* events dropped before this one because the ring was full */
-    uint64_t segment;    /* imported segment, 0: none */
-    uint64_t endpoint;   /* 0: none */
-    uint32_t type;       /* TENT_EVENT_* */
-    int32_t rail;        /* local rail (plan index), -1: none */
+    uint64_t lost;     /* events dropped before this one because the ring was full */
+    uint64_t segment;  /* imported segment, 0: none */
+    uint64_t endpoint; /* 0: none */
+    uint32_t type;     /* TENT_EVENT_* */
+    int32_t rail;      /* local rail (plan index), -1: none */
     int32_t status;
     uint32_t reserved;
-    char text[160];      /* one sentence, NUL-terminated, possibly shortened */
+    char text[160]; /* one sentence, NUL-terminated, possibly shortened */
 } tent_event;
 
 /* Takes up to *count events, oldest first. Never blocks. */
-TENT_API int32_t tent_events_poll(tent_engine *engine, tent_event *out, uint32_t stride, uint32_t *count);
+TENT_API int32_t tent_events_poll(tent_engine *engine, tent_event *out, uint32_t stride,
+                                  uint32_t *count);
 
 #define TENT_COUNTERS_ENGINE 0   /* one row */
 #define TENT_COUNTERS_RAIL 1     /* one row per local rail of the installed plan */
@@ -365,33 +434,37 @@ TENT_API int32_t tent_events_poll(tent_engine *engine, tent_event *out, uint32_t
 #define TENT_STATE_PROBING 4
 #define TENT_STATE_TERMINATED 5
 
-/* Cumulative since open, except inflight_*, rate_* and state. Initiator's and target's bytes are told apart. */
+/* Cumulative since open, except inflight_*, rate_* and state. Initiator's and target's bytes are
+ * told apart. */
 typedef struct tent_counters {
-    char name[64];            /* rail: "tcp lo 127.0.0.1"; endpoint: "peer: rail 0 -> 1"; class: "high" */
-    uint64_t id;              /* rail: plan index; endpoint: its id; class: TENT_CLASS_* */
-    uint64_t bytes_written;   /* payload acknowledged for own writes */
-    uint64_t bytes_read;      /* payload received for own reads */
+    /* rail: "tcp lo 127.0.0.1"; endpoint: "peer: rail 0 -> 1"; class: "high" */
+    char name[64];
+    uint64_t id;                 /* rail: plan index; endpoint: its id; class: TENT_CLASS_* */
+    uint64_t bytes_written;      /* payload acknowledged for own writes */
+    uint64_t bytes_read;         /* payload received for own reads */
     uint64_t bytes_served_write; /* payload peers wrote here */
     uint64_t bytes_served_read;  /* payload peers read from here */
-    uint64_t slices;          /* own slices completed */
+    uint64_t slices;             /* own slices completed */
     uint64_t slices_retried;
     uint64_t slices_failed;
-    uint64_t requests;        /* own requests accepted (engine and class rows) */
+    uint64_t requests; /* own requests accepted (engine and class rows) */
     uint64_t requests_failed;
-    uint64_t charged_bytes;   /* ever charged; equals released_bytes at rest */
+    uint64_t charged_bytes; /* ever charged; equals released_bytes at rest */
     uint64_t released_bytes;
     uint64_t inflight_bytes;
     uint64_t inflight_slices;
-    uint64_t rate_bytes_per_s;    /* nominal or measured */
-    uint64_t refused;         /* connections or accesses refused (engine row) */
-    uint64_t wakeups;         /* times a driver slept and woke (engine row) */
-    uint64_t remote_rail;     /* endpoint rows */
-    uint32_t state;           /* TENT_STATE_* (rails: the best of their endpoints) */
-    int32_t rail;             /* endpoint rows: local rail, -1 none */
+    uint64_t rate_bytes_per_s; /* nominal or measured */
+    uint64_t refused;          /* connections or accesses refused (engine row) */
+    uint64_t wakeups;          /* times a driver slept and woke (engine row) */
+    uint64_t remote_rail;      /* endpoint rows */
+    uint32_t state;            /* TENT_STATE_* (rails: the best of their endpoints) */
+    int32_t rail;              /* endpoint rows: local rail, -1 none */
 } tent_counters;
 
-/* Rows of one kind; *count in: room, out: how many there are (may exceed room). Never blocks long. */
-TENT_API int32_t tent_counters_read(tent_engine *engine, uint32_t kind, tent_counters *out, uint32_t stride, uint32_t *count);
+/* Rows of one kind; *count in: room, out: how many there are (may exceed room). Never blocks
+ * long. */
+TENT_API int32_t tent_counters_read(tent_engine *engine, uint32_t kind, tent_counters *out,
+                                    uint32_t stride, uint32_t *count);
 
 /* cdef: end */
 

@@ -1,0 +1,5 @@
+"""`python bench` runs the transport benchmarks."""
+
+from transports import main
+
+raise SystemExit(main())

@@ -1,0 +1,671 @@
+"""The one door to the native library: status -> exception, C values -> Python values.
+
+Leans on tent._native (cffi, API mode: every call releases the GIL) and is its only importer. It
+holds no policy and keeps no object alive; that is orchestration's. It must never let a native
+call run with an engine that another thread is freeing: `NativeEngine` counts the calls inside.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tent.errors import Closed, Forked, error_for
+from tent.types import (
+    Access,
+    CounterRow,
+    Event,
+    EventType,
+    Notice,
+    RegionInfo,
+    RequestStatus,
+    State,
+    Status,
+)
+
+try:
+    from tent import _native
+except ImportError as error:  # a source tree without a build
+    raise ImportError(
+        f"the native part of tent cannot be loaded ({error}); install the package "
+        "(`pip install .` in the source tree builds it)"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CData = Any
+U64 = npt.NDArray[np.uint64]
+I32 = int
+
+STATUS_DTYPE: np.dtype[np.void] = np.dtype(
+    [("user_data", "<u8"), ("bytes", "<u8"), ("status", "<i4"), ("rail", "<i4")]
+)
+COMPLETION_DTYPE: np.dtype[np.void] = np.dtype(
+    [
+        ("batch", "<u8"),
+        ("user_data", "<u8"),
+        ("bytes", "<u8"),
+        ("status", "<i4"),
+        ("index", "<u4"),
+    ]
+)
+
+_TEXT_MAX = 1 << 20
+_NOTICE_MAX = 65536
+
+
+class Library(Protocol):
+    """The functions of tent.h as cffi offers them."""
+
+    tent_version: Callable[[], CData]
+    tent_status_name: Callable[[int], CData]
+    tent_status_text: Callable[[int], CData]
+    tent_last_error: Callable[[], CData]
+    tent_now_ns: Callable[[], int]
+    tent_engine_open: Callable[[CData, CData], I32]
+    tent_engine_close: Callable[[CData], I32]
+    tent_engine_step: Callable[[CData, int], I32]
+    tent_engine_address: Callable[[CData, CData, int], I32]
+    tent_engine_event_fd: Callable[[CData, CData], I32]
+    tent_plan_check: Callable[[bytes, int], I32]
+    tent_plan_render: Callable[[bytes, int, CData, CData], I32]
+    tent_plan_install: Callable[[CData, bytes, int, CData], I32]
+    tent_plan_installed: Callable[[CData, CData, CData], I32]
+    tent_region_register: Callable[[CData, CData, int, CData, CData], I32]
+    tent_region_release: Callable[[CData, int], I32]
+    tent_grant_create: Callable[[CData, CData, CData], I32]
+    tent_grant_revoke: Callable[[CData, int], I32]
+    tent_segment_export: Callable[[CData, int, CData, CData], I32]
+    tent_segment_open: Callable[[CData, bytes, int, CData], I32]
+    tent_segment_import: Callable[[CData, bytes, int, int, CData], I32]
+    tent_segment_wait: Callable[[CData, int, int], I32]
+    tent_segment_refresh: Callable[[CData, int, int], I32]
+    tent_segment_close: Callable[[CData, int], I32]
+    tent_segment_regions: Callable[[CData, int, CData, int, CData], I32]
+    tent_descriptor_print: Callable[[bytes, int, CData, CData], I32]
+    tent_batch_open: Callable[[CData, CData, CData], I32]
+    tent_batch_submit: Callable[[CData, int, CData, int, int, int, CData], I32]
+    tent_batch_submit_columns: Callable[[CData, int, CData, int, CData], I32]
+    tent_batch_seal: Callable[[CData, int, int, CData, int], I32]
+    tent_batch_poll: Callable[[CData, int], I32]
+    tent_batch_wait: Callable[[CData, int, int], I32]
+    tent_batch_cancel: Callable[[CData, int], I32]
+    tent_batch_close: Callable[[CData, int], I32]
+    tent_batch_status: Callable[[CData, int, int, CData, int, CData], I32]
+    tent_completions_poll: Callable[[CData, CData, int, CData], I32]
+    tent_notice_poll: Callable[[CData, CData, CData, CData], I32]
+    tent_events_poll: Callable[[CData, CData, int, CData], I32]
+    tent_counters_read: Callable[[CData, int, CData, int, CData], I32]
+
+
+_ffi: Any = _native.ffi
+_lib: Library = _native.lib
+
+SEAL = 1
+NO_WAKE = 2
+CHECK_OVERLAP = 1
+INTEGRITY = 2
+COMPLETIONS_BATCH = 2
+COUNTERS_ENGINE, COUNTERS_RAIL, COUNTERS_ENDPOINT, COUNTERS_CLASS = range(4)
+
+
+# ---- without an engine --------------------------------------------------------------------------
+
+
+def version() -> str:
+    """Version of the native library."""
+    return _text(_lib.tent_version())
+
+
+def now_ns() -> int:
+    """The engines' monotonic clock, for comparing with the times of events."""
+    return int(_lib.tent_now_ns())
+
+
+def status_name(status: int) -> str:
+    """Name of a status, "TENT_E_RANGE"."""
+    return _text(_lib.tent_status_name(status))
+
+
+def status_text(status: int) -> str:
+    """A sentence on the meaning of a status."""
+    return _text(_lib.tent_status_text(status))
+
+
+def plan_check(text: str) -> None:
+    """Raises PlanError, with line and column, if the plan has a mistake."""
+    data = text.encode()
+    _check(_lib.tent_plan_check(data, len(data)))
+
+
+def plan_render(text: str) -> str:
+    """The plan in canonical form."""
+    data = text.encode()
+    return _sized_text(lambda out, size: _lib.tent_plan_render(data, len(data), out, size))
+
+
+def descriptor_print(data: bytes) -> str:
+    """A descriptor as text, one fact per line, without its token."""
+    return _sized_text(lambda out, size: _lib.tent_descriptor_print(data, len(data), out, size))
+
+
+def _text(pointer: CData) -> str:
+    found: bytes = _ffi.string(pointer)
+    return found.decode("utf-8", "replace")
+
+
+def _sentence(status: int) -> str:
+    return _text(_lib.tent_last_error()) or status_text(status)
+
+
+def _check(status: int) -> int:
+    if status < 0:
+        raise error_for(status, _sentence(status))
+    return status
+
+
+def _sized_text(call: Callable[[CData, CData], int]) -> str:
+    size = _ffi.new("uint64_t *", 4096)
+    while True:
+        room = int(size[0])
+        out = _ffi.new("char[]", room)
+        status = call(out, size)
+        if status == Status.AGAIN and room < int(size[0]) <= _TEXT_MAX:
+            continue
+        _check(status)
+        return _text(out)
+
+
+# ---- an engine ----------------------------------------------------------------------------------
+
+# The process's open engines: what fork and interpreter exit act upon is process-wide by nature.
+_ENGINES: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
+
+
+class NativeEngine:
+    """An engine's pointer and its calls, which fail with Closed or Forked once it is gone.
+
+    Any thread may call. `close` waits for the calls of other threads, so none of them should block
+    for long: waits are made in slices by the callers.
+    """
+
+    def __init__(
+        self,
+        *,
+        texts: dict[str, str | None],
+        numbers: dict[str, int],
+        key: bytes | None,
+    ) -> None:
+        self._gate = threading.Condition()
+        self._pointer: CData | None = None
+        self._active = 0
+        self._closing = False
+        self._forked = False
+        self._closed = threading.Event()
+        options = _ffi.new("tent_engine_options *")
+        options.size = _ffi.sizeof("tent_engine_options")
+        keep = []  # C strings live as long as their owner
+        for name, text in texts.items():
+            if text is not None:
+                keep.append(_ffi.new("char[]", text.encode()))
+                setattr(options, name, keep[-1])
+        for name, number in numbers.items():
+            setattr(options, name, number)
+        if key is not None:
+            keep.append(_ffi.from_buffer(key))
+            options.key = keep[-1]
+            options.key_size = len(key)
+        out = _ffi.new("tent_engine **")
+        _check(_lib.tent_engine_open(options, out))
+        self._pointer = out[0]
+        _ENGINES.add(self)
+
+    # The gate: a call is inside between __enter__ and __exit__.
+
+    def __enter__(self) -> CData:
+        with self._gate:
+            if self._forked:
+                raise Forked(_FORKED)
+            if self._closing:
+                raise Closed("the engine is closed")
+            self._active += 1
+            return self._pointer
+
+    def __exit__(self, *_: object) -> None:
+        with self._gate:
+            self._active -= 1
+            if self._closing and self._active == 0:
+                self._gate.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """True from the moment a close began."""
+        return self._closing or self._forked
+
+    @property
+    def forked(self) -> bool:
+        """True in a fork of the process that opened the engine."""
+        return self._forked
+
+    def close(self) -> int:
+        """Closes once; later and concurrent calls wait for the first. Returns its status."""
+        with self._gate:
+            if self._forked:
+                return Status.OK
+            first = not self._closing
+            self._closing = True
+            if first:
+                while self._active:
+                    self._gate.wait(0.1)
+        if not first:
+            self._closed.wait()
+            return Status.OK
+        pointer, self._pointer = self._pointer, None
+        try:
+            return int(_lib.tent_engine_close(pointer))
+        finally:
+            self._closed.set()
+
+    def after_fork(self) -> None:
+        """In the child: the engine is dead, and its lock may have been held by a lost thread."""
+        self._gate = threading.Condition()
+        self._forked = True
+
+    def step(self, now_ns: int) -> bool:
+        """One duty cycle of a manual engine; True when it did something."""
+        with self as engine:
+            return _check(_lib.tent_engine_step(engine, now_ns)) == Status.IN_PROGRESS
+
+    def address(self) -> str:
+        """First advertised "host:port"."""
+        out = _ffi.new("char[]", 512)
+        with self as engine:
+            _check(_lib.tent_engine_address(engine, out, 512))
+        return _text(out)
+
+    def event_fd(self) -> int:
+        """The engine's eventfd; it stays the engine's."""
+        out = _ffi.new("int32_t *")
+        with self as engine:
+            _check(_lib.tent_engine_event_fd(engine, out))
+        return int(out[0])
+
+    def plan_install(self, text: str) -> int:
+        """Installs a plan; returns its generation."""
+        data = text.encode()
+        generation = _ffi.new("uint32_t *")
+        with self as engine:
+            _check(_lib.tent_plan_install(engine, data, len(data), generation))
+        return int(generation[0])
+
+    def plan_installed(self) -> str:
+        """The installed plan in canonical form."""
+        with self as engine:
+            return _sized_text(lambda out, size: _lib.tent_plan_installed(engine, out, size))
+
+    # ---- memory and segments
+
+    def region_register(
+        self, address: int, length: int, access: int, location: str | None, label: str | None
+    ) -> int:
+        """Registers memory; returns the region's handle."""
+        options = _ffi.new("tent_region_options *")
+        options.size = _ffi.sizeof("tent_region_options")
+        options.access = access
+        keep = []
+        if location is not None:
+            keep.append(_ffi.new("char[]", location.encode()))
+            options.location = keep[-1]
+        if label is not None:
+            keep.append(_ffi.new("char[]", label.encode()))
+            options.label = keep[-1]
+        out = _ffi.new("uint64_t *")
+        with self as engine:
+            pointer = _ffi.cast("void *", address)
+            _check(_lib.tent_region_register(engine, pointer, length, options, out))
+        return int(out[0])
+
+    def region_release(self, region: int) -> None:
+        """Returns when nothing touches the region any more."""
+        with self as engine:
+            _check(_lib.tent_region_release(engine, region))
+
+    def grant_create(self, regions: list[int] | None, access: int, expires_unix_ms: int) -> int:
+        """Makes a grant; None grants all regions, present and future."""
+        options = _ffi.new("tent_grant_options *")
+        options.size = _ffi.sizeof("tent_grant_options")
+        options.access = access
+        options.expires_unix_ms = expires_unix_ms
+        handles = _ffi.NULL
+        if regions is not None:
+            handles = _ffi.new("uint64_t[]", regions or 1)
+            options.regions = handles
+            options.region_count = len(regions)
+        out = _ffi.new("uint64_t *")
+        with self as engine:
+            _check(_lib.tent_grant_create(engine, options, out))
+        return int(out[0])
+
+    def grant_revoke(self, grant: int) -> None:
+        """Returns when the grant's endpoints are retired."""
+        with self as engine:
+            _check(_lib.tent_grant_revoke(engine, grant))
+
+    def segment_export(self, grant: int) -> bytes:
+        """Descriptor bytes of a grant."""
+        size = _ffi.new("uint64_t *", 4096)
+        with self as engine:
+            while True:
+                room = int(size[0])
+                out = _ffi.new("uint8_t[]", room)
+                status = _lib.tent_segment_export(engine, grant, out, size)
+                if status == Status.AGAIN and room < int(size[0]) <= _TEXT_MAX:
+                    continue
+                _check(status)
+                return bytes(_ffi.buffer(out, int(size[0])))
+
+    def segment_begin(self, peer: str | bytes) -> int:
+        """Begins to open a segment by "host:port" or descriptor; follow with segment_wait."""
+        out = _ffi.new("uint64_t *")
+        with self as engine:
+            if isinstance(peer, str):
+                _check(_lib.tent_segment_open(engine, peer.encode(), 0, out))
+            else:
+                _check(_lib.tent_segment_import(engine, peer, len(peer), 0, out))
+        return int(out[0])
+
+    def segment_wait(self, segment: int, timeout_ns: int) -> bool:
+        """True when usable, False when still under way; raises what it failed with."""
+        with self as engine:
+            status = _lib.tent_segment_wait(engine, segment, timeout_ns)
+            if status == Status.TIMEOUT:
+                return False
+            return _check(status) == Status.OK
+
+    def segment_refresh(self, segment: int, timeout_ns: int) -> bool:
+        """Fetches the region list; False when time ran out."""
+        with self as engine:
+            status = _lib.tent_segment_refresh(engine, segment, timeout_ns)
+            if status == Status.TIMEOUT:
+                return False
+            return _check(status) == Status.OK
+
+    def segment_close(self, segment: int) -> None:
+        """Cancels what is in flight on it, waits, forgets it."""
+        with self as engine:
+            _check(_lib.tent_segment_close(engine, segment))
+
+    def segment_regions(self, segment: int) -> tuple[RegionInfo, ...]:
+        """The segment's regions by ascending address; segment 0: our own."""
+        count = _ffi.new("uint32_t *")
+        room = 64
+        with self as engine:
+            while True:
+                out = _ffi.new("tent_region_info[]", room)
+                count[0] = room
+                stride = _ffi.sizeof("tent_region_info")
+                _check(_lib.tent_segment_regions(engine, segment, out, stride, count))
+                if count[0] <= room:
+                    break
+                room = int(count[0]) + 16
+        return tuple(_region_info(out[i]) for i in range(count[0]))
+
+    # ---- batches
+
+    def batch_open(self, flags: int, class_: int, completions: int, label: str | None) -> int:
+        """Opens an empty batch."""
+        options = _ffi.new("tent_batch_options *")
+        options.size = _ffi.sizeof("tent_batch_options")
+        options.flags = flags
+        options.class_ = class_
+        options.completions = completions
+        keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
+        options.label = keep
+        out = _ffi.new("uint64_t *")
+        with self as engine:
+            _check(_lib.tent_batch_open(engine, options, out))
+        return int(out[0])
+
+    def transfer_begin(
+        self,
+        request: tuple[int, int, int, int, int, int, int],
+        flags: int,
+        options: tuple[int, int, str | None],
+    ) -> tuple[int, int, str]:
+        """A batch with the one request, or none: (handle, status, sentence)."""
+        record = _ffi.new("tent_request *", request)
+        index = _ffi.new("uint32_t *")
+        out = _ffi.new("uint64_t *")
+        wanted = _ffi.NULL
+        if options != _PLAIN:
+            wanted = _ffi.new("tent_batch_options *")
+            wanted.size = _ffi.sizeof("tent_batch_options")
+            wanted.flags, wanted.class_, label = options
+            keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
+            wanted.label = keep
+        with self as engine:
+            status = _lib.tent_batch_open(engine, wanted, out)
+            if status != Status.OK:
+                return 0, status, _sentence(status)
+            handle = int(out[0])
+            status = _lib.tent_batch_submit(engine, handle, record, _REQUEST_SIZE, 1, flags, index)
+            if status == Status.OK:
+                return handle, status, ""
+            sentence = _sentence(status)
+            _lib.tent_batch_close(engine, handle)
+            return 0, status, sentence
+
+    def submit_one(
+        self,
+        batch: int,
+        request: tuple[int, int, int, int, int, int, int],
+        flags: int,
+    ) -> tuple[int, int, str]:
+        """Submits (op, 0, segment, local, remote, length, user_data).
+
+        Returns status, how many were accepted (or which was refused), and the sentence.
+        """
+        record = _ffi.new("tent_request *", request)
+        index = _ffi.new("uint32_t *")
+        with self as engine:
+            status = _lib.tent_batch_submit(engine, batch, record, _REQUEST_SIZE, 1, flags, index)
+            return status, int(index[0]), _sentence(status) if status < 0 else ""
+
+    def submit_columns(
+        self,
+        batch: int,
+        op: int,
+        segment: int,
+        columns: tuple[U64, U64, U64 | None, U64 | None],
+        length_each: int,
+        flags: int,
+    ) -> tuple[int, int, str]:
+        """Submits equally long C-contiguous columns (local, remote, length, user_data)."""
+        record = _ffi.new("tent_columns *")
+        record.size = _ffi.sizeof("tent_columns")
+        record.op = op
+        record.segment = segment
+        record.count = len(columns[0])
+        record.length_each = length_each
+        keep = [
+            _ffi.NULL if column is None else _ffi.from_buffer("uint64_t[]", column)
+            for column in columns
+        ]
+        record.local, record.remote, record.length, record.user_data = keep
+        index = _ffi.new("uint32_t *")
+        with self as engine:
+            status = _lib.tent_batch_submit_columns(engine, batch, record, flags, index)
+            return status, int(index[0]), _sentence(status) if status < 0 else ""
+
+    def batch_seal(self, batch: int, segment: int, notice: bytes) -> None:
+        """No more submits; the notice follows the data."""
+        with self as engine:
+            _check(_lib.tent_batch_seal(engine, batch, segment, notice or _ffi.NULL, len(notice)))
+
+    def batch_poll(self, batch: int) -> tuple[int, str]:
+        """OK, IN_PROGRESS or the first failure, with its sentence."""
+        with self as engine:
+            status = _lib.tent_batch_poll(engine, batch)
+            return status, _sentence(status) if status < 0 else ""
+
+    def batch_wait(self, batch: int, timeout_ns: int) -> tuple[int, str]:
+        """As batch_poll, IN_PROGRESS when time ran out."""
+        with self as engine:
+            status = _lib.tent_batch_wait(engine, batch, timeout_ns)
+            if status == Status.TIMEOUT:
+                # A request's own terminal status may be TIMEOUT as well: poll tells them apart.
+                status = _lib.tent_batch_poll(engine, batch)
+            return status, _sentence(status) if status < 0 else ""
+
+    def batch_cancel(self, batch: int) -> None:
+        """Asks for an early end."""
+        with self as engine:
+            _check(_lib.tent_batch_cancel(engine, batch))
+
+    def batch_close(self, batch: int) -> None:
+        """Cancels, waits for quiescence, frees."""
+        with self as engine:
+            _check(_lib.tent_batch_close(engine, batch))
+
+    def batch_status(self, batch: int, first: int, count: int) -> npt.NDArray[np.void]:
+        """Statuses of requests [first, first + count) as a structured array."""
+        out = np.zeros(count, dtype=STATUS_DTYPE)
+        if count == 0:
+            return out
+        written = _ffi.new("uint32_t *", count)
+        with self as engine:
+            rows = _ffi.from_buffer("tent_request_status[]", out)
+            _check(
+                _lib.tent_batch_status(engine, batch, first, rows, STATUS_DTYPE.itemsize, written)
+            )
+        return out[: int(written[0])]
+
+    # ---- rings and counters
+
+    def completions(self) -> list[int]:
+        """Batches that became terminal since the last call (at most 256)."""
+        out = np.empty(256, dtype=COMPLETION_DTYPE)
+        count = _ffi.new("uint32_t *", len(out))
+        with self as engine:
+            rows = _ffi.from_buffer("tent_completion[]", out)
+            _check(_lib.tent_completions_poll(engine, rows, COMPLETION_DTYPE.itemsize, count))
+        found: list[int] = out["batch"][: int(count[0])].tolist()
+        return found
+
+    def notice(self) -> Notice | None:
+        """Takes the oldest notice."""
+        data = _ffi.new("uint8_t[]", _NOTICE_MAX)
+        size = _ffi.new("uint32_t *", _NOTICE_MAX)
+        sender = _ffi.new("char[64]")
+        with self as engine:
+            status = _lib.tent_notice_poll(engine, data, size, sender)
+            if status == Status.NOT_FOUND:
+                return None
+            _check(status)
+        return Notice(data=bytes(_ffi.buffer(data, int(size[0]))), sender=_text(sender))
+
+    def events(self) -> list[Event]:
+        """Takes all events, oldest first."""
+        found: list[Event] = []
+        out = _ffi.new("tent_event[64]")
+        count = _ffi.new("uint32_t *")
+        while True:
+            count[0] = 64
+            with self as engine:
+                _check(_lib.tent_events_poll(engine, out, _ffi.sizeof("tent_event"), count))
+            found += [_event(out[i]) for i in range(count[0])]
+            if count[0] < 64:
+                return found
+
+    def counters(self, kind: int) -> tuple[CounterRow, ...]:
+        """Rows of one kind."""
+        count = _ffi.new("uint32_t *")
+        room = 32
+        with self as engine:
+            while True:
+                out = _ffi.new("tent_counters[]", room)
+                count[0] = room
+                stride = _ffi.sizeof("tent_counters")
+                _check(_lib.tent_counters_read(engine, kind, out, stride, count))
+                if count[0] <= room:
+                    break
+                room = int(count[0]) + 16
+        return tuple(_counter_row(out[i]) for i in range(count[0]))
+
+
+_PLAIN = (0, 0, None)
+_REQUEST_SIZE = int(_ffi.sizeof("tent_request"))
+_FORKED = (
+    "this process is a fork of the one that opened the engine; open an engine after the fork, "
+    "or start children with the 'spawn' method"
+)
+_COUNTER_NUMBERS = tuple(
+    name
+    for name in CounterRow.__dataclass_fields__
+    if name not in ("name", "state", "rail", "remote_rail")
+)
+
+
+def _region_info(row: CData) -> RegionInfo:
+    return RegionInfo(
+        region=int(row.region),
+        address=int(row.address),
+        length=int(row.length),
+        access=Access(int(row.access)),
+        location=_text(row.location),
+        label=_text(row.label),
+    )
+
+
+def _event(row: CData) -> Event:
+    number = int(row.type)
+    known = number in EventType._value2member_map_
+    return Event(
+        time_ns=int(row.time_ns),
+        lost=int(row.lost),
+        segment=int(row.segment),
+        endpoint=int(row.endpoint),
+        type=EventType(number) if known else number,
+        rail=int(row.rail),
+        status=int(row.status),
+        text=_text(row.text),
+    )
+
+
+def _counter_row(row: CData) -> CounterRow:
+    return CounterRow(
+        name=_text(row.name),
+        state=State(int(row.state)),
+        rail=int(row.rail),
+        remote_rail=int(row.remote_rail),
+        **{name: int(getattr(row, name)) for name in _COUNTER_NUMBERS},
+    )
+
+
+def request_status(row: np.void) -> RequestStatus:
+    """One element of batch_status as a dataclass."""
+    return RequestStatus(
+        user_data=int(row["user_data"]),
+        bytes=int(row["bytes"]),
+        status=int(row["status"]),
+        rail=int(row["rail"]),
+    )
+
+
+def open_engines() -> list[NativeEngine]:
+    """The process's engines that were opened and not collected."""
+    return list(_ENGINES)
+
+
+def _after_fork() -> None:
+    for engine in open_engines():
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

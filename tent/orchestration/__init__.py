@@ -1,0 +1,1 @@
+"""What applications hold: engine, regions, segments, batches, plans; sync and asyncio."""

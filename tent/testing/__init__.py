@@ -1,0 +1,15 @@
+"""Public test harness: the conformance suite that every transport passes, and its parts.
+
+Needs pytest (the `test` extra).
+"""
+# ruff: noqa: E402 - pytest must know the modules with assertions before they are imported
+
+import pytest
+
+pytest.register_assert_rewrite("tent.testing.conformance", "tent.testing.fixtures")
+
+from tent.testing.conformance import Quirks, TransportConformance
+from tent.testing.fixtures import Pair, engine_pair, pattern
+from tent.testing.waiting import eventually
+
+__all__ = ["Pair", "Quirks", "TransportConformance", "engine_pair", "eventually", "pattern"]

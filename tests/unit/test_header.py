@@ -1,0 +1,100 @@
+"""The numbers and functions said again in Python are those of tent.h."""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+
+import pytest
+
+from tent import Access, Class, EventType, Op, State, Status, _abi
+from tent.errors import TentError, error_for
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = (ROOT / "csrc" / "include" / "tent" / "tent.h").read_text()
+DEFINES = {
+    name: int(value)
+    for name, value in re.findall(r"^#define (TENT_\w+)\s+(-?\d+)\b", HEADER, re.MULTILINE)
+}
+# Given to C programs; Python has its own way: batches for tent_transfer, private mappings for
+# memory.
+NOT_BOUND = {"tent_transfer", "tent_memory_alloc", "tent_memory_free"}
+
+
+def of_prefix(prefix: str) -> dict[str, int]:
+    return {n.removeprefix(prefix): v for n, v in DEFINES.items() if n.startswith(prefix)}
+
+
+def test_statuses_are_the_headers() -> None:
+    expected = of_prefix("TENT_E_") | {
+        "OK": DEFINES["TENT_OK"],
+        "IN_PROGRESS": DEFINES["TENT_IN_PROGRESS"],
+    }
+    assert {member.name: member.value for member in Status} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [(Op, "TENT_OP_"), (Class, "TENT_CLASS_"), (State, "TENT_STATE_"), (EventType, "TENT_EVENT_")],
+)
+def test_enums_are_the_headers(kind: type[enum.IntEnum], prefix: str) -> None:
+    assert {member.name: member.value for member in kind} == of_prefix(prefix)
+
+
+def test_access_bits_are_the_headers() -> None:
+    assert DEFINES["TENT_ACCESS_READ"] == Access.READ
+    assert DEFINES["TENT_ACCESS_WRITE"] == Access.WRITE
+
+
+def test_flags_are_the_headers() -> None:
+    assert DEFINES["TENT_SUBMIT_SEAL"] == _abi.SEAL
+    assert DEFINES["TENT_SUBMIT_NO_WAKE"] == _abi.NO_WAKE
+    assert DEFINES["TENT_BATCH_CHECK_OVERLAP"] == _abi.CHECK_OVERLAP
+    assert DEFINES["TENT_BATCH_INTEGRITY"] == _abi.INTEGRITY
+    assert DEFINES["TENT_COMPLETIONS_NONE"] == 0  # what a batch without options has
+    assert DEFINES["TENT_COMPLETIONS_BATCH"] == _abi.COMPLETIONS_BATCH
+    assert DEFINES["TENT_COUNTERS_ENGINE"] == _abi.COUNTERS_ENGINE
+    assert DEFINES["TENT_COUNTERS_RAIL"] == _abi.COUNTERS_RAIL
+    assert DEFINES["TENT_COUNTERS_ENDPOINT"] == _abi.COUNTERS_ENDPOINT
+    assert DEFINES["TENT_COUNTERS_CLASS"] == _abi.COUNTERS_CLASS
+
+
+def test_arrays_read_in_place_have_the_structs_layout() -> None:
+    for dtype, name in (
+        (_abi.STATUS_DTYPE, "tent_request_status"),
+        (_abi.COMPLETION_DTYPE, "tent_completion"),
+    ):
+        struct = _abi._ffi.typeof(f"struct {name}")
+        assert dtype.itemsize == _abi._ffi.sizeof(struct)
+        assert dtype.fields is not None
+        offsets = {field: place[1] for field, place in dtype.fields.items()}
+        assert offsets == {field: about.offset for field, about in struct.fields}
+
+
+def test_every_function_is_bound_with_its_arguments() -> None:
+    text = re.sub(r"/\*.*?\*/", "", HEADER, flags=re.DOTALL)
+    header = {
+        name: 0 if arguments.strip() == "void" else arguments.count(",") + 1
+        for name, arguments in re.findall(r"TENT_API [^;(]*?(tent_\w+)\(([^)]*)\)", text)
+    }
+    assert len(header) > 40
+    bound = {
+        name: annotation.partition("[[")[2].partition("]")[0]
+        for name, annotation in _abi.Library.__annotations__.items()
+    }
+    counts = {name: len([a for a in text.split(",") if a.strip()]) for name, text in bound.items()}
+    assert counts == {name: n for name, n in header.items() if name not in NOT_BOUND}
+
+
+def test_every_failure_has_an_exception_of_its_own() -> None:
+    families = {type(error_for(status, "x")) for status in Status if status < 0}
+    assert len(families) == sum(status < 0 for status in Status)
+    assert TentError not in families
+
+
+def test_the_library_names_the_statuses_alike() -> None:
+    for status in Status:
+        name = "TENT_E_" + status.name if status < 0 else "TENT_" + status.name
+        assert _abi.status_name(status) == name
+        assert _abi.status_text(status)
