@@ -111,6 +111,7 @@ SEAL = 1
 NO_WAKE = 2
 CHECK_OVERLAP = 1
 INTEGRITY = 2
+COMPLETIONS_NONE = 0
 COMPLETIONS_BATCH = 2
 COUNTERS_ENGINE, COUNTERS_RAIL, COUNTERS_ENDPOINT, COUNTERS_CLASS = range(4)
 
@@ -436,7 +437,7 @@ class NativeEngine:
         self,
         request: tuple[int, int, int, int, int, int, int],
         flags: int,
-        options: tuple[int, int, str | None],
+        options: tuple[int, int, int, str | None],
     ) -> tuple[int, int, str]:
         """A batch with the one request, or none: (handle, status, sentence)."""
         record = _ffi.new("tent_request *", request)
@@ -446,7 +447,7 @@ class NativeEngine:
         if options != _PLAIN:
             wanted = _ffi.new("tent_batch_options *")
             wanted.size = _ffi.sizeof("tent_batch_options")
-            wanted.flags, wanted.class_, label = options
+            wanted.flags, wanted.class_, wanted.completions, label = options
             keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
             wanted.label = keep
         with self as engine:
@@ -599,7 +600,7 @@ class NativeEngine:
         return tuple(_counter_row(out[i]) for i in range(count[0]))
 
 
-_PLAIN = (0, 0, None)
+_PLAIN = (0, 0, 0, None)
 _REQUEST_SIZE = int(_ffi.sizeof("tent_request"))
 _FORKED = (
     "this process is a fork of the one that opened the engine; open an engine after the fork, "

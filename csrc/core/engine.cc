@@ -142,8 +142,8 @@ int32_t open_once(const tent_engine_options &options, std::unique_ptr<Engine> *o
     engine->fork_generation = fork_generation_now();
     engine->control = std::make_unique<Control>();
     engine->control->self->state = PeerState::Ready;
-    engine->now_ns = engine_now(*engine);
     int32_t status = load_options(*engine, options);
+    engine->now_ns = engine_now(*engine);
     if (status == TENT_OK) status = load_engine_key(*engine, options);
     if (status == TENT_OK) status = make_pools(*engine);
     if (status == TENT_OK) status = make_descriptors(*engine);

@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tent.errors import Closed, Timeout
-from tent.orchestration.columns import make_columns
+from tent.errors import Closed
 from tent.orchestration.requests import Remote, many_requests, one_request
-from tent.orchestration.transfer import late_error
+from tent.orchestration.transfer import Job, transfer_async
 from tent.orchestration.waiting import Deadline
-from tent.types import Access, Class, Counters, Event, Notice, Op, RegionInfo, Status, parse_op
+from tent.types import Access, Class, Counters, Event, Notice, Op, RegionInfo, parse_class, parse_op
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -135,19 +134,9 @@ class AsyncEngine:
         notice: bytes | None,
     ) -> None:
         place = one_request(self.sync, segment, op, local, remote, length)
-        columns = make_columns(local=place[0], remote=place[1], length=place[2], user_data=None)
-        async with self.batch(class_=class_, label=label, integrity=integrity) as batch:
-            await batch._submit_async(segment, op, columns)
-            batch.seal(notice=notice, segment=segment)
-            try:
-                await batch._wait_async(timeout)
-            except Timeout as late:
-                if batch.settled:
-                    raise  # the request's own end, not our clock
-                await batch.aclose()
-                if batch.request(0).status == Status.CANCELLED:
-                    raise late_error(op, segment.name, place, timeout) from late
-                batch._raise_failure()
+        quality = parse_class(class_)
+        job = Job(self.sync, segment, op, place, timeout, quality, label, integrity, notice)
+        await transfer_async(job)
 
     # ---- memory and segments
 
@@ -228,7 +217,7 @@ class AsyncEngine:
                 return notice
             left = deadline.left_s()
             # Another waiter may have taken the wake-up: look again now and then.
-            await self.sync._pump.news(1.0 if left is None else min(1.0, left))
+            await self.sync.pump.news(1.0 if left is None else min(1.0, left))
 
     async def notices(self, *, timeout: float | None = None) -> AsyncIterator[Notice]:
         """Notices as they come; ends after `timeout` seconds without one or with the engine."""

@@ -161,7 +161,7 @@ class Batch:
                 await asyncio.sleep(pause)
 
     async def _terminal_async(self, timeout: float | None) -> None:
-        handle, pump = self._live(), self.engine._pump
+        handle, pump = self._live(), self.engine.pump
         deadline = Deadline(timeout)
         try:
             while await pump.batch(handle, deadline.left_s()) == Status.IN_PROGRESS:
@@ -170,12 +170,7 @@ class Batch:
         except asyncio.CancelledError:
             # Whoever awaited may reuse the buffers next: hold the cancellation back until quiet.
             self.engine.native.batch_cancel(handle)
-            while True:
-                try:
-                    if await pump.batch(handle) != Status.IN_PROGRESS:
-                        break
-                except asyncio.CancelledError:
-                    continue
+            await pump.quiet(handle)
             raise
 
     @property
@@ -288,7 +283,7 @@ class Batch:
             self._handle = self.engine.native.batch_open(*options)
         except Again:
             # Batches that were not awaited leave their completion in the ring until it is read.
-            self.engine._pump.collect()
+            self.engine.pump.collect()
             self._handle = self.engine.native.batch_open(*options)
         self._count = 0
 

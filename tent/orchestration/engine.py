@@ -26,7 +26,7 @@ from tent.orchestration.plan import Plan
 from tent.orchestration.pump import Pump
 from tent.orchestration.requests import Remote, one_request
 from tent.orchestration.segment import Grant, Segment
-from tent.orchestration.transfer import transfer
+from tent.orchestration.transfer import Job, transfer
 from tent.orchestration.waiting import WAIT_SLICE_S, Deadline
 from tent.types import (
     Access,
@@ -112,10 +112,10 @@ class Engine:
             },
             key=key.encode() if isinstance(key, str) else key,
         )
-        self._pump = Pump(self.native)
+        self.pump = Pump(self.native)
         self.readonly_buffers: tuple[BufferFacts, ...] = ()
         # Runs at collection and at interpreter exit; it must not refer to self.
-        self._finalizer = weakref.finalize(self, _close, self.native, self._pump, self._kept)
+        self._finalizer = weakref.finalize(self, _close, self.native, self.pump, self._kept)
 
     # ---- life
 
@@ -451,18 +451,14 @@ class Engine:
         integrity: bool,
         notice: bytes | None,
     ) -> None:
+        place = one_request(self, segment, op, local, remote, length)
+        quality = parse_class(class_)
+        transfer(Job(self, segment, op, place, timeout, quality, label, integrity, notice))
+
+    def make_room(self) -> None:
+        """Gives back what finished or was dropped: orphaned batches, unread completions."""
         self._reap()
-        transfer(
-            self,
-            segment,
-            op,
-            one_request(self, segment, op, local, remote, length),
-            timeout=timeout,
-            class_=parse_class(class_),
-            label=label,
-            integrity=integrity,
-            notice=notice,
-        )
+        self.pump.collect()
 
     def _reap(self) -> None:
         """Ends batches that were dropped without close."""
@@ -489,7 +485,7 @@ class Engine:
             if notice is not None or deadline.passed or self.manual:
                 return notice
             left = deadline.left_s()
-            self._pump.news_blocking(WAIT_SLICE_S if left is None else min(WAIT_SLICE_S, left))
+            self.pump.news_blocking(WAIT_SLICE_S if left is None else min(WAIT_SLICE_S, left))
 
     def notices(self, *, timeout: float | None = None) -> Iterator[Notice]:
         """Notices as they come; ends when none comes for `timeout` seconds or the engine closes."""

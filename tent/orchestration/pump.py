@@ -35,16 +35,13 @@ class Pump:
 
     async def batch(self, handle: int, timeout: float | None = None) -> int:
         """Waits until a sealed batch is terminal; its status, IN_PROGRESS when time ran out."""
-        status, _ = self._native.batch_poll(handle)
-        if status != Status.IN_PROGRESS:
-            return status
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._reading(loop):
             with self._lock:
                 self._batches.setdefault(handle, []).append((loop, future))
             try:
-                # The completion may have been taken between the first look and the entry.
+                # Its completion may have been taken before we were entered.
                 status, _ = self._native.batch_poll(handle)
                 if status == Status.IN_PROGRESS:
                     await _at_most(loop, future, timeout)
@@ -56,6 +53,18 @@ class Pump:
                         self._batches.pop(handle, None)
         status, _ = self._native.batch_poll(handle)
         return status
+
+    async def quiet(self, handle: int) -> None:
+        """Waits for the end of a cancelled batch, whatever happens to the waiting task.
+
+        Cancelling the task again changes nothing: its caller may reuse the memory after this.
+        """
+        while True:
+            try:
+                if await self.batch(handle) != Status.IN_PROGRESS:
+                    return
+            except asyncio.CancelledError:
+                continue
 
     async def news(self, timeout: float | None = None) -> None:
         """Waits for the next wake-up of the engine; the caller then looks at its ring."""

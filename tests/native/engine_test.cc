@@ -264,7 +264,8 @@ TEST(another_key_is_refused) {
     CHECK_EQ(segment, 0u);
     // The target hears of it when the stranger hangs up.
     uint64_t deadline = tent_now_ns() + 5 * SECOND;
-    while (engine_counters(target.engine).refused == 0 && tent_now_ns() < deadline) sched_yield();
+    while (engine_counters(target.engine).refused == 0 && tent_now_ns() < deadline)
+        sched_yield();
     CHECK_EQ(engine_counters(target.engine).refused, 1u);
 }
 

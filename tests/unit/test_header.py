@@ -52,7 +52,7 @@ def test_flags_are_the_headers() -> None:
     assert DEFINES["TENT_SUBMIT_NO_WAKE"] == _abi.NO_WAKE
     assert DEFINES["TENT_BATCH_CHECK_OVERLAP"] == _abi.CHECK_OVERLAP
     assert DEFINES["TENT_BATCH_INTEGRITY"] == _abi.INTEGRITY
-    assert DEFINES["TENT_COMPLETIONS_NONE"] == 0  # what a batch without options has
+    assert DEFINES["TENT_COMPLETIONS_NONE"] == _abi.COMPLETIONS_NONE
     assert DEFINES["TENT_COMPLETIONS_BATCH"] == _abi.COMPLETIONS_BATCH
     assert DEFINES["TENT_COUNTERS_ENGINE"] == _abi.COUNTERS_ENGINE
     assert DEFINES["TENT_COUNTERS_RAIL"] == _abi.COUNTERS_RAIL
