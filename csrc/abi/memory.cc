@@ -65,8 +65,8 @@ int32_t tent_memory_alloc(tent_engine *engine, uint64_t length, void **address) 
             return fail(TENT_E_INVALID, "%llu bytes cannot be allocated",
                         static_cast<unsigned long long>(length));
         size_t size = (length + page - 1) / page * page;
-        void *memory =
-            mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
         if (memory == MAP_FAILED)
             return fail(TENT_E_NO_MEMORY, "the system refuses %zu bytes: %s", size,
                         strerror(errno));

@@ -38,11 +38,11 @@ int32_t first_failure(Engine &engine, const Batch &batch, uint32_t *index) {
 }
 
 void complete(Engine &engine, const tent_completion &completion) {
-    bool was_empty = engine.completions.size() == 0;
     // A slot was reserved at submit, so there is room.
     bool pushed = engine.completions.try_push(completion);
     TENT_ASSERT(pushed);
-    if (was_empty) announce(engine);
+    // After the push: a reader that emptied the ring just before must hear of this one.
+    if (engine.completions.size() <= 1) announce(engine);
 }
 
 // Drives the engine until the batch is done, nothing moves for spin_ns, somebody wants the token,

@@ -247,6 +247,10 @@ void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const ch
         return;
     spray_unstage(engine, endpoint);
     set_state(endpoint, EndpointState::Fencing);
+    // A failed slice, or the peer, may be quicker than the plugin's own words, which say why.
+    std::string words = sentence;
+    for (const EndpointNews &news : control_news(engine))
+        if (news.endpoint == endpoint.id && news.status != TENT_OK) words = news.sentence;
     endpoint.tried = true;
     endpoint.error = status;
     endpoint.deadline_ns = engine.now_ns + parameters(engine).fence_timeout_ns;
@@ -256,7 +260,8 @@ void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const ch
             .endpoint = endpoint.id,
             .rail = static_cast<int32_t>(endpoint.rail->plan.index),
             .status = status},
-           "%s failed: %s", endpoint.title.c_str(), *sentence ? sentence : status_text(status));
+           "%s failed: %s", endpoint.title.c_str(),
+           words.empty() ? status_text(status) : words.c_str());
     if (!endpoint.handle) endpoint.local_quiet = true;
     if (!endpoint.remote_quiet) peer_retire_endpoint(engine, endpoint);
     try_conclude(engine, endpoint);

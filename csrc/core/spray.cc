@@ -479,7 +479,7 @@ void settle(Engine &engine, const tent_slice_result &result) {
             // endpoint.
             if (request.op == TENT_OP_WRITE) endpoints_hold(engine, endpoint, request_index);
             if (endpoint.state == EndpointState::Ready)
-                endpoints_fail(engine, endpoint, result.status, "a slice failed");
+                endpoints_fail(engine, endpoint, result.status, "");
             if (request.error == TENT_OK && slice.retries < parameters.retries_max) {
                 slice.retries++;
                 bump(engine.tally.retried);

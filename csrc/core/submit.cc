@@ -15,14 +15,6 @@ namespace {
 
 using Ull = unsigned long long;
 
-// One request as checked; what the pool's entry is filled from.
-struct Checked {
-    uint64_t op, local, remote, length, user_data;
-    Segment *segment;
-    const RemoteRegion *remote_region;
-    uint32_t local_region;
-};
-
 // Looks requests up; remembers the last segment and ranges, which mostly repeat.
 struct Checker {
     Engine &engine;
@@ -58,7 +50,7 @@ struct Checker {
     }
 
     int32_t check(uint32_t index, uint32_t op, uint64_t handle, uint64_t local, uint64_t remote,
-                  uint64_t length, Checked *out) {
+                  uint64_t length, Request *out) {
         int32_t status = find_segment(index, handle);
         if (status != TENT_OK) return status;
         if (op != TENT_OP_READ && op != TENT_OP_WRITE)
@@ -85,7 +77,7 @@ struct Checker {
                         : op == TENT_OP_READ   ? "may not be read in the grant"
                                                : "may not be written in the grant",
                         (Ull)handle);
-        out->op = op;
+        out->op = static_cast<uint8_t>(op);
         out->local = local;
         out->remote = remote;
         out->length = length;
@@ -159,24 +151,16 @@ struct Runs {
     }
 };
 
-void fill(Request &request, const Checked &checked, uint32_t batch_index, const Batch &batch,
-          uint32_t index) {
-    request.local = checked.local;
-    request.remote = checked.remote;
-    request.length = checked.length;
-    request.user_data = checked.user_data;
+// The rest of a request that the checker has filled.
+void prepare(Request &request, uint32_t batch_index, const Batch &batch, uint32_t index) {
     request.sliced = request.done = 0;
-    request.segment = checked.segment;
     request.route = nullptr;
     request.batch = batch_index;
     request.index = index;
     request.next = NIL;
-    request.local_region = checked.local_region;
-    request.remote_region = checked.remote_region;
     request.slices_out = request.fences = 0;
     request.error = TENT_OK;
     request.rail = -1;
-    request.op = static_cast<uint8_t>(checked.op);
     request.class_ = static_cast<uint8_t>(batch.class_);
     request.flags = static_cast<uint8_t>(batch.flags);
     request.queued = false;
@@ -219,13 +203,13 @@ struct Ahead {
     }
 };
 
-Destination destination_of(uint64_t op, const Segment *segment, uint64_t local, uint64_t remote,
-                           uint64_t length, uint32_t index) {
-    bool read = op == TENT_OP_READ;
-    return {read ? 0 : segment->handle, read ? local : remote, length, index};
+Destination destination_of(const Request &request, uint32_t index) {
+    bool read = request.op == TENT_OP_READ;
+    return {read ? 0 : request.segment->handle, read ? request.local : request.remote,
+            request.length, index};
 }
 
-// Checks every request of the call, get(i, &checked), and fills the chain's slots with the first of them.
+// Checks every request of the call, get(i, &request), and fills the chain's slots with the first of them.
 template <class Get>
 int32_t check_and_fill(Engine &engine, Batch &batch, uint32_t count, Chain &chain, uint32_t *index,
                        const Get &get) {
@@ -234,26 +218,24 @@ int32_t check_and_fill(Engine &engine, Batch &batch, uint32_t count, Chain &chai
     if (overlap) {
         uint32_t at = batch.first;
         for (uint32_t i = 0; i < batch.count; i++, at = engine.request_pool.next(at)) {
-            const Request &r = engine.requests[at];
-            destinations.push_back(destination_of(r.op, r.segment, r.local, r.remote, r.length, i));
+            destinations.push_back(destination_of(engine.requests[at], i));
         }
     }
     uint32_t batch_index = static_cast<uint32_t>(&batch - engine.batches.get());
     uint32_t at = chain.first;
     Ahead ahead(engine, chain.first);
-    Checked checked{};
+    Request beyond;  // a full pool: the rest is checked, but not accepted
     for (uint32_t i = 0; i < count; i++) {
         ahead.step();
-        int32_t status = get(i, &checked);
+        Request &request = i < chain.count ? engine.requests[at] : beyond;
+        int32_t status = get(i, &request);
         if (status != TENT_OK) {
             *index = i;
             return status;
         }
-        if (overlap)
-            destinations.push_back(destination_of(checked.op, checked.segment, checked.local,
-                                                  checked.remote, checked.length, batch.count + i));
-        if (i >= chain.count) continue;  // a full pool: checked, but not accepted
-        fill(engine.requests[at], checked, batch_index, batch, batch.count + i);
+        if (overlap) destinations.push_back(destination_of(request, batch.count + i));
+        if (i >= chain.count) continue;
+        prepare(request, batch_index, batch, batch.count + i);
         chain.last = at;
         at = engine.request_pool.next(at);
     }
@@ -350,7 +332,7 @@ int32_t batch_submit(Engine &engine, uint64_t handle, const tent_request *reques
                     sizeof(tent_request));
     const char *base = reinterpret_cast<const char *>(requests);
     return submit_with(engine, handle, count, flags, index, [&](Checker &checker) {
-        return [&checker, base, stride](uint32_t i, Checked *out) {
+        return [&checker, base, stride](uint32_t i, Request *out) {
             tent_request request;
             memcpy(&request, base + static_cast<size_t>(stride) * i, sizeof request);
             if (request.flags != 0)
@@ -366,10 +348,12 @@ int32_t batch_submit_columns(Engine &engine, uint64_t handle, const tent_columns
                              uint32_t flags, uint32_t *index) {
     if (columns.count > engine.limits.requests && columns.count > UINT32_MAX)
         return fail(TENT_E_INVALID, "%llu requests in one call are too many", (Ull)columns.count);
+    const Batch *batch = batch_find(engine, handle);
+    uint64_t first = batch ? batch->count : 0;  // user_data is the index in the batch
     return submit_with(
         engine, handle, static_cast<uint32_t>(columns.count), flags, index, [&](Checker &checker) {
-            return [&checker, &columns](uint32_t i, Checked *out) {
-                out->user_data = columns.user_data ? columns.user_data[i] : i;
+            return [&checker, &columns, first](uint32_t i, Request *out) {
+                out->user_data = columns.user_data ? columns.user_data[i] : first + i;
                 return checker.check(i, columns.op, columns.segment, columns.local[i],
                                      columns.remote[i],
                                      columns.length ? columns.length[i] : columns.length_each, out);

@@ -117,12 +117,16 @@ int32_t load_table(const Engine &engine, const std::string &name, void **handle,
         auto query = reinterpret_cast<Query>(dlsym(*handle, "tent_plugin_query"));
         if (!query) return fail(TENT_E_PLUGIN, "%s exports no tent_plugin_query", path.c_str());
         *table = query(TENT_PLUGIN_ABI);
-        if (!*table || (*table)->abi != TENT_PLUGIN_ABI)
-            return fail(
-                TENT_E_PLUGIN,
-                "plugin %s does not know plugin interface version %u; rebuild it against this "
-                "version's tent/plugin.h",
-                path.c_str(), TENT_PLUGIN_ABI);
+        if (!*table)
+            return fail(TENT_E_PLUGIN,
+                        "plugin %s does not know plugin interface version %u; rebuild it against "
+                        "this version's tent/plugin.h",
+                        path.c_str(), TENT_PLUGIN_ABI);
+        if ((*table)->abi != TENT_PLUGIN_ABI)
+            return fail(TENT_E_PLUGIN,
+                        "plugin %s speaks interface version %u, this core speaks %u; rebuild it "
+                        "against this version's tent/plugin.h",
+                        path.c_str(), (*table)->abi, TENT_PLUGIN_ABI);
         if ((*table)->size < offsetof(tent_plugin, next_ns))
             return fail(TENT_E_PLUGIN, "plugin %s has a table of %u bytes, too short", path.c_str(),
                         (*table)->size);

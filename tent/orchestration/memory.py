@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tent.orchestration.engine import Engine
 
 
+# Pages are present from the start: a transfer into untouched memory pays for every page fault.
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+
+
 class Memory:
     """Zeroed, page-aligned memory of the process's own, for registering.
 
@@ -34,7 +38,7 @@ class Memory:
         if length <= 0:
             raise InvalidArgument(f"length is {length}; write a positive number of bytes")
         # Private, so that a forked child cannot write into it.
-        self._pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._pages = mmap.mmap(-1, length, flags=_FLAGS)
         self._length = length
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from tent.orchestration.columns import (
     as_number,
     is_column,
     make_columns,
+    ready_columns,
     offsets_to_addresses,
 )
 from tent.orchestration.memory import Region, Span
@@ -85,6 +86,11 @@ def many_requests(
     """The requests of a submit call, checked as far as Python has to."""
     direction = parse_op(op)
     _same_engine(engine, segment)
+    columns = ready_columns(local, remote, length) if user_data is None else None
+    if columns is not None:
+        if direction is Op.READ:
+            refuse_readonly(columns, engine.readonly_buffers, engine.buffers)
+        return columns
     where, room = _local_place(engine, local)
     if length is None or not is_column(length):
         length = _one_length(length, room)

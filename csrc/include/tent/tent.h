@@ -190,9 +190,9 @@ TENT_API int32_t tent_region_register(tent_engine *engine, void *address, uint64
 /* Releases a region: new remote accesses are refused, running ones end, then it returns;
  * afterwards no byte of it is touched. Errors: NOT_FOUND, BUSY (own requests use it). */
 TENT_API int32_t tent_region_release(tent_engine *engine, uint64_t region);
-/* Memory fit for transfers (page aligned, zeroed, NOT registered); length is rounded up to pages.
- * Free it after release. Errors: INVALID, NO_MEMORY. tent_memory_free of anything else is
- * INVALID. */
+/* Memory fit for transfers (page aligned, zeroed, its pages present, NOT registered); length is
+ * rounded up to pages. Free it after release; engine close frees what is left. Errors: INVALID,
+ * NO_MEMORY. tent_memory_free of anything else is INVALID. */
 TENT_API int32_t tent_memory_alloc(tent_engine *engine, uint64_t length, void **address);
 TENT_API int32_t tent_memory_free(tent_engine *engine, void *address);
 
