@@ -26,7 +26,7 @@ constexpr uint32_t NOTICES_WAITING_MAX = 1024;  // per peer, sealed and not yet 
 constexpr uint32_t TRANSFER_COUNT_MAX = 4096;   // requests of one tent_transfer
 
 constexpr uint64_t SPIN_NS_DEFAULT = 50 * US;
-// A spinning driver yields its core after this long without work: the peer it waits for may need it.
+// A spinning driver yields its core after this long without work: the peer may need it.
 constexpr uint64_t SPIN_YIELD_NS = 5 * US;
 constexpr uint64_t CONTROL_INTERVAL_NS =
     20 * US;                                  // busy drivers look at control sockets this often

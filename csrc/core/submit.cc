@@ -184,8 +184,8 @@ struct Chain {
     }
 };
 
-// Slots were last written by the driver, so their lines lie in another core's cache: fetching them a few
-// requests ahead hides most of the way (a third of the cost of a submit).
+// Slots were last written by the driver, so their lines lie in another core's cache: fetching them
+// a few requests ahead hides part of the way.
 struct Ahead {
     const Engine &engine;
     uint32_t at;
@@ -209,7 +209,8 @@ Destination destination_of(const Request &request, uint32_t index) {
             request.length, index};
 }
 
-// Checks every request of the call, get(i, &request), and fills the chain's slots with the first of them.
+// Checks every request of the call, get(i, &request), and fills the chain's slots with the first
+// of them.
 template <class Get>
 int32_t check_and_fill(Engine &engine, Batch &batch, uint32_t count, Chain &chain, uint32_t *index,
                        const Get &get) {

@@ -21,8 +21,8 @@ from tent.orchestration.columns import (
     as_number,
     is_column,
     make_columns,
-    ready_columns,
     offsets_to_addresses,
+    ready_columns,
 )
 from tent.orchestration.memory import Region, Span
 from tent.orchestration.transfer import Place

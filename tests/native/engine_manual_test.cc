@@ -1,4 +1,5 @@
-// Manual mode: no thread, time from tent_engine_step alone; and what forks and foreign bytes may not do.
+// Manual mode: no thread, time from tent_engine_step alone; and what forks and foreign bytes may
+// not do.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/wait.h>

@@ -1,4 +1,4 @@
-"""Every Python example runs to its end, and the quickstart shows nothing but their lines."""
+"""Every Python example runs to its end, and the pages show nothing but their lines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ def test_example(path: Path, tmp_path: Path) -> None:
     assert "Warning" not in result.stderr
 
 
-def test_the_quickstart_shows_lines_of_the_examples() -> None:
+@pytest.mark.parametrize(("page", "blocks_min"), [("README.md", 1), ("docs/quickstart.md", 5)])
+def test_a_page_shows_lines_of_the_examples(page: str, blocks_min: int) -> None:
     sources = [path.read_text() for path in EXAMPLES]
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs" / "quickstart.md").read_text(), re.M | re.S
-    )
-    assert len(blocks) >= 5
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    assert len(blocks) >= blocks_min
     for block in blocks:
         # A block may be indented less than in its file.
         fitting = [
