@@ -1,4 +1,4 @@
-"""The README's example: one write from one engine to another, verified. Both live in this process."""
+"""The README's example: one write between two engines of this process, verified."""
 
 import numpy as np
 
