@@ -107,6 +107,11 @@ class Library(Protocol):
 _ffi: Any = _native.ffi
 _lib: Library = _native.lib
 
+_U64_ARRAY = _ffi.typeof("uint64_t[]")
+_U32_POINTER = _ffi.typeof("uint32_t *")
+_COLUMNS_POINTER = _ffi.typeof("tent_columns *")
+_COLUMNS_SIZE = int(_ffi.sizeof("tent_columns"))
+
 SEAL = 1
 NO_WAKE = 2
 CHECK_OVERLAP = 1
@@ -488,18 +493,14 @@ class NativeEngine:
         flags: int,
     ) -> tuple[int, int, str]:
         """Submits equally long C-contiguous columns (local, remote, length, user_data)."""
-        record = _ffi.new("tent_columns *")
-        record.size = _ffi.sizeof("tent_columns")
-        record.op = op
-        record.segment = segment
-        record.count = len(columns[0])
-        record.length_each = length_each
         keep = [
-            _ffi.NULL if column is None else _ffi.from_buffer("uint64_t[]", column)
+            _ffi.NULL if column is None else _ffi.from_buffer(_U64_ARRAY, column)
             for column in columns
         ]
-        record.local, record.remote, record.length, record.user_data = keep
-        index = _ffi.new("uint32_t *")
+        # In the order of the struct; one call instead of nine assignments.
+        facts = (_COLUMNS_SIZE, op, segment, len(columns[0]), *keep, length_each)
+        record = _ffi.new(_COLUMNS_POINTER, facts)
+        index = _ffi.new(_U32_POINTER)
         with self as engine:
             status = _lib.tent_batch_submit_columns(engine, batch, record, flags, index)
             return status, int(index[0]), _sentence(status) if status < 0 else ""

@@ -32,6 +32,7 @@ constexpr uint32_t RECEIVE_IOV_MAX = 256;
 // Bytes moved per connection and poll: keeps the duty cycle short.
 constexpr uint64_t RECEIVE_BUDGET = 2u << 20;
 constexpr uint64_t SEND_BUDGET = 2u << 20;
+constexpr uint32_t STALLS_MAX = 64;
 
 enum class RecordState : uint8_t { FREE, QUEUED, SENT, RECEIVING, DONE };
 
@@ -136,6 +137,7 @@ struct Connection {
     Phase phase = Phase::CLOSED;
     bool dirty = false;       // in the instance's dirty list
     bool paused = false;      // not reading: too many replies wait
+    uint32_t stalls = 0;      // sends in vain since the last byte, before EPOLLOUT is asked for
     bool awaits_out = false;  // EPOLLOUT is asked for; sending goes on when it is reported
     uint32_t events = 0;      // asked of epoll
     uint32_t opening_done = 0;
