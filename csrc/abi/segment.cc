@@ -13,7 +13,8 @@ using namespace tent;
 
 namespace {
 
-int32_t not_open(uint64_t segment) {
+int32_t not_open(const Engine &engine, uint64_t segment) {
+    if (engine.closing.load()) return fail(TENT_E_CLOSED, "the engine is closing");
     return fail(TENT_E_NOT_FOUND, "segment %llu is not open (closed already?)",
                 static_cast<unsigned long long>(segment));
 }
@@ -28,7 +29,7 @@ bool close_segment(Engine &e, uint64_t handle, uint64_t timeout_ns) {
 // Status of a segment under import, with the token held.
 int32_t import_status(Engine &e, uint64_t handle) {
     Segment *segment = segment_find(e, handle);
-    return segment ? segment_status(*segment) : not_open(handle);
+    return segment ? segment_status(*segment) : not_open(e, handle);
 }
 
 int32_t finish_import(Engine &e, uint64_t handle, uint64_t timeout_ns, uint64_t *out) {
@@ -103,6 +104,7 @@ int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t siz
         if (status != TENT_OK) return status;
         uint64_t handle = 0;
         status = with_driver(e, [&] {
+            if (e.closing.load()) return fail(TENT_E_CLOSED, "the engine is closing");
             return segment_begin_descriptor(e, std::move(descriptor), std::move(addresses),
                                             &handle);
         });
@@ -124,7 +126,7 @@ int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t tim
         uint64_t before = 0;
         int32_t status = with_driver(e, [&] {
             Segment *found = segment_find(e, segment);
-            if (!found) return not_open(segment);
+            if (!found) return not_open(e, segment);
             int32_t state = segment_status(*found);
             if (state != TENT_OK)
                 return state == TENT_IN_PROGRESS
@@ -148,7 +150,7 @@ int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t tim
 int32_t tent_segment_close(tent_engine *engine, uint64_t segment) {
     return with_engine(engine, [&](Engine &e) {
         if (with_driver(e, [&] { return segment_find(e, segment) == nullptr; }))
-            return not_open(segment);
+            return not_open(e, segment);
         bool closed = close_segment(e, segment, TENT_FOREVER);
         return closed ? TENT_OK
                       : fail(TENT_E_BUSY,
@@ -168,7 +170,7 @@ int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_
                     all.push_back(region_describe(e, *e.regions[range.slot], range.access));
             } else {
                 Segment *found = segment_find(e, segment);
-                if (!found) return not_open(segment);
+                if (!found) return not_open(e, segment);
                 const SegmentTable *table = found->table.load();
                 for (const Range &range : table->ranges.ranges())
                     all.push_back(table->regions[range.slot]->about);

@@ -28,7 +28,7 @@ uint32_t unfinished(const Batch &batch) {
 int32_t first_failure(Engine &engine, const Batch &batch, uint32_t *index) {
     if (batch.failed.load(std::memory_order_relaxed) == 0) return TENT_OK;
     uint32_t at = batch.first;
-    for (uint32_t i = 0; i < batch.count; i++, at = engine.request_pool.next(at)) {
+    for (uint32_t i = 0; i < batch.count && at != NIL; i++, at = engine.request_pool.next(at)) {
         int32_t status = engine.requests[at].status.load(std::memory_order_acquire);
         if (status >= 0) continue;
         *index = i;
@@ -41,7 +41,9 @@ void complete(Engine &engine, const tent_completion &completion) {
     // A slot was reserved at submit, so there is room.
     bool pushed = engine.completions.try_push(completion);
     TENT_ASSERT(pushed);
-    // After the push: a reader that emptied the ring just before must hear of this one.
+    // After the push, in this order for every core: a reader that emptied the ring just before must
+    // hear of this one.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     if (engine.completions.size() <= 1) announce(engine);
 }
 
@@ -59,9 +61,7 @@ bool drive(Engine &engine, const Batch &batch, uint64_t deadline_ns) {
 }
 
 void release(Engine &engine) {
-    bool work_left = engine.open_requests > 0 || engine.control->segments_pending > 0 ||
-                     engine.endpoints_unsettled > 0 || !engine.cancels.empty();
-    engine.driver.release_as_caller(work_left);
+    engine.driver.release_as_caller(engine_watches_time(engine));
     if (engine.submissions.size() > 0) engine.driver.notify_submit();
 }
 
@@ -96,7 +96,33 @@ int32_t seal_with_notice(Engine &engine, Batch &batch, uint64_t segment_handle, 
     return TENT_OK;
 }
 
+// Drops records of closed batches, whose reservations would otherwise wait for a reader.
+void purge_completions(Engine &engine) {
+    tent_completion completion;
+    for (uint32_t left = engine.completions.size(); left > 0; left--) {
+        if (!engine.completions.try_pop(completion)) return;
+        if (batch_find(engine, completion.batch))
+            engine.completions.try_push(completion);  // into the room just made
+        else
+            engine.completions_reserved.fetch_sub(1, std::memory_order_relaxed);
+    }
+}
+
 }  // namespace
+
+uint32_t completions_reserve(Engine &engine, uint32_t count) {
+    for (int attempt = 0; attempt < 2; attempt++) {
+        uint32_t had = engine.completions_reserved.load(std::memory_order_relaxed);
+        while (had < engine.limits.completions) {
+            uint32_t take = std::min(count, engine.limits.completions - had);
+            if (engine.completions_reserved.compare_exchange_weak(had, had + take,
+                                                                  std::memory_order_relaxed))
+                return take;
+        }
+        if (attempt == 0) purge_completions(engine);
+    }
+    return 0;
+}
 
 int32_t batch_open(Engine &engine, const tent_batch_options *options, uint64_t *handle) {
     if (engine.closing.load(std::memory_order_acquire))
@@ -117,10 +143,10 @@ int32_t batch_open(Engine &engine, const tent_batch_options *options, uint64_t *
     snprintf(batch.label, sizeof batch.label, "%s",
              options && options->label ? options->label : "");
     batch.failed.store(0, std::memory_order_relaxed);
+    batch.worst.store(0, std::memory_order_relaxed);
     batch.cancelled.store(false, std::memory_order_relaxed);
     if (batch.completions == TENT_COMPLETIONS_BATCH) {
-        if (engine.completions_reserved.fetch_add(1) >= engine.limits.completions) {
-            engine.completions_reserved.fetch_sub(1);
+        if (completions_reserve(engine, 1) == 0) {
             engine.batch_pool.give_one(index);
             return fail(TENT_E_AGAIN, "the completion ring is full; read completions");
         }
@@ -144,8 +170,9 @@ int32_t batch_seal(Engine &engine, uint64_t handle, uint64_t segment, const void
         uint32_t left = batch->remaining.fetch_and(~BATCH_UNSEALED, std::memory_order_seq_cst) &
                         ~BATCH_UNSEALED;
         if (left == 0 && batch->completions == TENT_COMPLETIONS_BATCH) {
-            uint32_t at = 0;
-            complete(engine, {handle, 0, 0, first_failure(engine, *batch, &at), UINT32_MAX});
+            int32_t worst = batch->worst.load(std::memory_order_relaxed);
+            complete(engine, {handle, 0, 0, worst, UINT32_MAX});
+            announce(engine);  // another pusher may have counted on us
         }
         return left;
     };
@@ -175,9 +202,7 @@ void batches_on_terminal(Engine &engine, Batch &batch, const Request &request, i
     if (completions == TENT_COMPLETIONS_EACH)
         complete(engine, {handle, request.user_data, request.done, status, request.index});
     OutgoingNotice *notice = batch.notice;
-    int32_t whole = TENT_OK;
-    if (batch.failed.load(std::memory_order_relaxed) > 0)
-        whole = status != TENT_OK ? status : TENT_E_TRANSPORT;
+    int32_t whole = batch.worst.load(std::memory_order_relaxed);
     // Last touch of the batch: whoever sees 0 may close and reuse it.
     if (notice && batch.remaining.load(std::memory_order_relaxed) == 1) batch.notice = nullptr;
     uint32_t left = batch.remaining.fetch_sub(1, std::memory_order_seq_cst) - 1;
@@ -206,6 +231,8 @@ int32_t batch_wait(Engine &engine, uint64_t handle, uint64_t timeout_ns) {
     uint64_t begin_ns = monotonic_ns();
     uint64_t deadline_ns = timeout_ns > UINT64_MAX - begin_ns ? UINT64_MAX : begin_ns + timeout_ns;
     while (unfinished(*batch) > 0) {
+        if (batch->handle.load(std::memory_order_acquire) != handle)
+            return fail(TENT_E_CLOSED, "the batch was closed by another thread");
         if (engine.manual || monotonic_ns() >= deadline_ns)
             return fail(TENT_E_TIMEOUT, "%u requests of the batch are still in flight",
                         unfinished(*batch));
@@ -237,7 +264,9 @@ int32_t batch_cancel(Engine &engine, uint64_t handle) {
         std::vector<uint32_t> requests;
         spray_collect(engine, *batch, &requests);
         spray_stop_many(engine, requests, TENT_E_CANCELLED);
-        if (unfinished(*batch) > 0)
+        bool listed = std::any_of(engine.cancels.begin(), engine.cancels.end(),
+                                  [&](const Engine::Cancel &c) { return c.handle == handle; });
+        if (unfinished(*batch) > 0 && !listed)
             engine.cancels.push_back(
                 {static_cast<uint32_t>(batch - engine.batches.get()), handle,
                  engine.now_ns + engine.plans.back()->plan.parameters.cancel_grace_ns});
@@ -252,9 +281,7 @@ void batches_housekeeping(Engine &engine) {
         bool over =
             batch.handle.load(std::memory_order_acquire) != cancel.handle || unfinished(batch) == 0;
         if (!over && engine.now_ns >= cancel.force_ns) {
-            std::vector<uint32_t> requests;
-            spray_collect(engine, batch, &requests);
-            endpoints_force_cancel(engine, requests);
+            endpoints_force_cancel(engine, cancel.batch);
             over = true;  // the fences end them
         }
         if (over) engine.cancels.erase(engine.cancels.begin() + static_cast<ptrdiff_t>(i));
@@ -271,12 +298,14 @@ int32_t batch_close(Engine &engine, uint64_t handle) {
                         "the batch is being cancelled; call tent_engine_step until it is done");
         batch_wait(engine, handle, TENT_FOREVER);
     }
+    uint64_t mine = handle;
+    if (!batch->handle.compare_exchange_strong(mine, 0, std::memory_order_acq_rel))
+        return batch_missing(handle);  // another thread was quicker
     // Unread completions of this handle are recognised as stale and dropped when polled. A batch
     // record that was never written gives its slot back here.
     if (batch->completions == TENT_COMPLETIONS_BATCH && !batch->sealed)
         engine.completions_reserved.fetch_sub(1, std::memory_order_relaxed);
     uint32_t expected_free = static_cast<uint32_t>(batch - engine.batches.get());
-    batch->handle.store(0, std::memory_order_release);
     if (batch->count > 0) engine.request_pool.give(batch->first, batch->last, batch->count);
     engine.batch_pool.give_one(expected_free);
     return TENT_OK;
@@ -287,7 +316,7 @@ int32_t batch_status(Engine &engine, uint64_t handle, uint32_t first, tent_reque
     Batch *batch = batch_find(engine, handle);
     if (!batch) return batch_missing(handle);
     uint32_t room = *count, written = 0, at = batch->first;
-    for (uint32_t i = 0; i < batch->count && written < room;
+    for (uint32_t i = 0; i < batch->count && written < room && at != NIL;
          i++, at = engine.request_pool.next(at)) {
         if (i < first) continue;
         const Request &request = engine.requests[at];

@@ -24,6 +24,8 @@ int32_t batch_status(Engine &engine, uint64_t handle, uint32_t first, tent_reque
 int32_t batch_transfer(Engine &engine, const tent_batch_options *options,
                        const tent_request *requests, uint32_t stride, uint32_t count,
                        uint64_t timeout_ns, uint32_t *index);
+// Gives completion slots to up to `count` records; returns how many got one.
+uint32_t completions_reserve(Engine &engine, uint32_t count);
 uint32_t completions_take(Engine &engine, tent_completion *out, uint32_t stride, uint32_t room);
 
 // Driver: a request has become terminal.

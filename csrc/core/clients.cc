@@ -18,6 +18,8 @@ namespace tent {
 
 namespace {
 
+constexpr size_t CLIENTS_REMEMBERED_MAX = 65536;  // notice numbers of engines that went away
+constexpr size_t SESSIONS_MAX = 8;                // of one client; an honest one has one or two
 constexpr size_t RETIRED_MAX =
     65536;  // remembered per client; numbers only grow, old ones never return
 
@@ -42,9 +44,14 @@ void proven(Engine &engine, Connection &connection) {
         engine.control->clients.push_back(std::make_unique<Client>());
         client = engine.control->clients.back().get();
         client->identity = handshake.peer();
+        auto taken = engine.control->notices_taken.find(identity_key(client->identity));
+        if (taken != engine.control->notices_taken.end()) client->notice_last = taken->second;
     }
     connection.proven = true;
     connection.client = client;
+    client->lost_ns = 0;
+    if (client->sessions.size() >= SESSIONS_MAX)
+        connection_drop(engine, *client->sessions.front().connection);
     client->lost_ns = 0;
     client->sessions.push_back({handshake.session_id(), handshake.keys(), &connection});
 }
@@ -86,9 +93,12 @@ void describe(Engine &engine, Connection &connection, const DescribeRequest &req
 void take_notice(Engine &engine, Connection &connection, const Notice &notice) {
     Client &client = *connection.client;
     NoticeAck ack{notice.number, TENT_OK};
+    // Of a sender we do not remember, the first is the next: its earlier ones were acknowledged.
+    if (!client.notices_begun && client.notice_last == 0) client.notice_last = notice.number - 1;
+    client.notices_begun = true;
     if (notice.number == client.notice_last + 1) {
         if (notice_keep(engine, client.identity.name, notice.bytes.data(), notice.bytes.size()))
-            client.notice_last++;
+            client.notice_last = notice.number;
         else
             ack.status = TENT_E_AGAIN;
     } else if (notice.number > client.notice_last) {
@@ -264,6 +274,12 @@ void clients_housekeeping(Engine &engine) {
     for (auto &client : clients)
         if (client->lost_ns && engine.now_ns - client->lost_ns >= CLIENT_GRACE_NS)
             endpoints_retire_client(engine, *client);
+    auto &taken = engine.control->notices_taken;
+    for (auto &client : clients)
+        if (client->lost_ns && client->notice_last) {
+            if (taken.size() >= CLIENTS_REMEMBERED_MAX) taken.clear();
+            taken[identity_key(client->identity)] = client->notice_last;
+        }
     std::erase_if(clients, [&](const auto &client) {
         if (!client->lost_ns || engine.now_ns - client->lost_ns < CLIENT_GRACE_NS) return false;
         return std::none_of(

@@ -25,6 +25,8 @@ namespace {
 constexpr uint64_t WAKE_MARK = UINT64_MAX;
 constexpr uint64_t PLUGIN_MARK = UINT64_MAX - 1;
 constexpr uint64_t LISTENER_MARK = 1ull << 63;
+constexpr uint64_t UNPROVEN_GRACE_NS = 200 * MS;
+constexpr int READS_MAX = 4;           // per event: one talkative peer must not hold up transfers
 constexpr size_t OUT_MAX = 64u << 20;  // bytes queued to one peer that does not read
 
 void watch(Engine &engine, int fd, uint32_t events, uint64_t mark, int operation) {
@@ -99,10 +101,25 @@ void refuse(Engine &engine, Connection &connection, int32_t status, const char *
 void accept_all(Engine &engine, Listener &listener) {
     Control &control = *engine.control;
     for (;;) {
+        // A burst of honest peers waits in the backlog; who said nothing for a while makes room.
+        if (control.unproven.size() >= HANDSHAKES_MAX) {
+            auto oldest = control.connections.find(control.unproven.front());
+            if (oldest != control.connections.end() &&
+                engine.now_ns + HANDSHAKE_TIMEOUT_NS <
+                    oldest->second->deadline_ns + UNPROVEN_GRACE_NS)
+                return;
+        }
         SocketAddress from;
         from.len = sizeof from.storage;
         int fd = accept4(listener.fd, from.address(), &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) return;
+        if (fd < 0) {
+            // Without descriptors or memory the backlog waits; asking at once would only spin.
+            if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+                epoll_ctl(engine.epoll_fd, EPOLL_CTL_DEL, listener.fd, nullptr);
+                control.listeners_paused = true;
+            }
+            return;
+        }
         if (control.unproven.size() >= HANDSHAKES_MAX) {
             // Honest peers need milliseconds; the oldest one here is the likeliest idler.
             auto oldest = control.connections.find(control.unproven.front());
@@ -179,7 +196,7 @@ void on_readable(Engine &engine, Connection &connection) {
     while (!connection.doomed && !connection.peer && connection.kind != ConnectionKind::CONTROL)
         if (!read_first(engine, connection)) return;
     uint8_t bytes[65536];
-    while (!connection.doomed) {
+    for (int reads = 0; reads < READS_MAX && !connection.doomed; reads++) {
         ssize_t got = recv(connection.fd, bytes, sizeof bytes, 0);
         if (got > 0) {
             feed(engine, connection, bytes, static_cast<size_t>(got));
@@ -319,12 +336,9 @@ bool control_poll(Engine &engine) {
     Control &control = *engine.control;
     for (int i = 0; i < count; i++) {
         uint64_t mark = events[i].data.u64;
-        if (mark == PLUGIN_MARK) continue;
+        if (mark == PLUGIN_MARK || mark == WAKE_MARK) continue;
         moved = true;
-        if (mark == WAKE_MARK) {
-            uint64_t wakes = 0;
-            [[maybe_unused]] ssize_t got = read(engine.wake_fd, &wakes, sizeof wakes);
-        } else if (mark & LISTENER_MARK) {
+        if (mark & LISTENER_MARK) {
             accept_all(engine, control.listeners[mark & ~LISTENER_MARK]);
         } else if (auto found = control.connections.find(mark);
                    found != control.connections.end()) {
@@ -353,6 +367,11 @@ void control_housekeeping(Engine &engine) {
         if (connection->peer && connection->connecting)
             peer_connection_failed(engine, *connection, false);
         lost(engine, *connection, TENT_E_TIMEOUT, "it did not prove itself in time");
+    }
+    if (control.listeners_paused) {
+        control.listeners_paused = false;
+        for (size_t i = 0; i < control.listeners.size(); i++)
+            watch(engine, control.listeners[i].fd, EPOLLIN, LISTENER_MARK | i, EPOLL_CTL_ADD);
     }
     peers_housekeeping(engine);
     clients_housekeeping(engine);

@@ -37,6 +37,12 @@ struct Connection {
     std::string address;  // of the other side, for sentences
 };
 
+// Key of the notice numbers: an engine's id and epoch.
+inline std::string identity_key(const EngineIdentity &identity) {
+    std::string key(reinterpret_cast<const char *>(identity.engine_id), ENGINE_ID_SIZE);
+    return key.append(reinterpret_cast<const char *>(&identity.epoch), sizeof identity.epoch);
+}
+
 struct OutgoingNotice {
     enum class State : uint8_t { Waiting, Ready, Dropped, Sent };
     State state = State::Waiting;
@@ -64,8 +70,9 @@ struct Peer {
     int32_t error = 0;
     std::string sentence;
     std::deque<std::unique_ptr<OutgoingNotice>> notices;
-    uint64_t notice_next = 1;
-    std::string text;  // the address as the user gave it
+    std::string text;         // the address as the user gave it
+    std::string established;  // where the last session stood
+    bool restarted = false;   // another engine answers there now
 };
 
 struct Session {
@@ -83,6 +90,7 @@ struct Client {
         asked;                            // endpoints retired; of which the initiator asked for it
     std::unordered_set<uint64_t> grants;  // described to it
     uint64_t notice_last = 0;
+    bool notices_begun = false;
 };
 
 struct EndpointNews {
@@ -109,6 +117,9 @@ struct Control {
     std::unique_ptr<Peer> self = std::make_unique<Peer>();  // for notices to our own segments
     std::vector<std::unique_ptr<Client>> clients;
     std::vector<EndpointNews> news;
+    bool listeners_paused = false;  // accept failed for want of descriptors; again at housekeeping
+    // Notice numbers by engine id and epoch; they outlive peers and clients: last sent, taken.
+    std::unordered_map<std::string, uint64_t> notices_sent, notices_taken;
     uint32_t segments_pending = 0;
 };
 

@@ -22,6 +22,8 @@ class Driver {
     void release_as_caller(bool work_left);
     // Does the worker drive now (and not another calling thread)?
     bool held_by_worker() const { return token_.load(std::memory_order_relaxed) == WORKER; }
+    // Was the token let go with work that nobody has taken up?
+    bool work_left() const { return work_left_.load(std::memory_order_seq_cst); }
     // Is another thread waiting for the token?
     bool wanted() const { return wanted_.load(std::memory_order_relaxed) != 0; }
 

@@ -59,7 +59,10 @@ void release_held(Engine &engine, Endpoint &endpoint, int32_t error) {
         Request &request = engine.requests[index];
         request.fences--;
         // UNFENCED outranks every other end: the caller must know before it reuses remote memory.
-        if (error != TENT_OK) request.error = error;
+        if (error != TENT_OK) {
+            request.error = error;
+            spray_stop(engine, index, error);  // what is marked must not stay queued
+        }
     }
     for (uint32_t index : held)
         if (engine.requests[index].status.load(std::memory_order_relaxed) == TENT_IN_PROGRESS &&
@@ -123,6 +126,7 @@ int32_t offer(Engine &engine, Endpoint &endpoint) {
     }
     endpoint.offer.resize(size);
     set_state(endpoint, EndpointState::Offered);
+    engine.endpoints_unsettled++;
     peer_open_endpoint(engine, endpoint);
     return TENT_OK;
 }
@@ -247,6 +251,7 @@ void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const ch
         return;
     spray_unstage(engine, endpoint);
     set_state(endpoint, EndpointState::Fencing);
+    engine.endpoints_unsettled++;  // counted anew by housekeeping, which must run for it
     // A failed slice, or the peer, may be quicker than the plugin's own words, which say why.
     std::string words = sentence;
     for (const EndpointNews &news : control_news(engine))
@@ -289,13 +294,12 @@ void endpoints_peer_lost(Engine &engine, const Peer &peer, bool proven) {
     }
 }
 
-void endpoints_force_cancel(Engine &engine, const std::vector<uint32_t> &requests) {
+void endpoints_force_cancel(Engine &engine, uint32_t batch) {
     std::vector<bool> late(engine.endpoints.size());
     for (uint32_t i = 0; i < engine.slice_fresh; i++) {
         const Slice &slice = engine.slices[i];
         if (slice.endpoint == NIL) continue;
-        if (std::find(requests.begin(), requests.end(), slice.request) != requests.end())
-            late[slice.endpoint] = true;
+        if (engine.requests[slice.request].batch == batch) late[slice.endpoint] = true;
     }
     for (size_t slot = 0; slot < late.size(); slot++)
         if (late[slot])
@@ -313,7 +317,9 @@ bool endpoints_end_segment(Engine &engine, Segment &segment) {
         if (endpoint->state == EndpointState::Waiting) destroy(engine, *endpoint);
         left |= endpoint->state != EndpointState::Gone;
     }
-    if (!left) segment.endpoints.clear();
+    // At once: a slot given back may be made anew before the next step of this close.
+    std::erase_if(segment.endpoints,
+                  [](const Endpoint *endpoint) { return endpoint->state == EndpointState::Gone; });
     return !left;
 }
 
@@ -355,6 +361,7 @@ void endpoints_initiator_step(Engine &engine, Endpoint &endpoint) {
                         });
                 destroy(engine, endpoint);
             } else if (engine.now_ns >= endpoint.reopen_ns &&
+                       endpoint.segment->state != SegmentState::Failed &&
                        peer_connected(endpoint.segment->peer)) {
                 if (offer(engine, endpoint) != TENT_OK) wait_for_rebuild(engine, endpoint);
             }

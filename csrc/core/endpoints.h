@@ -25,7 +25,7 @@ void endpoints_resend(Engine &engine, const Peer &peer);
 // The peer is gone. proven: it was restarted, so nothing of the old process can write any more.
 void endpoints_peer_lost(Engine &engine, const Peer &peer, bool proven);
 // Fails every endpoint that holds slices of cancelled requests for longer than the grace.
-void endpoints_force_cancel(Engine &engine, const std::vector<uint32_t> &requests);
+void endpoints_force_cancel(Engine &engine, uint32_t batch);
 // Ends the segment's endpoints for good; true when none is left.
 bool endpoints_end_segment(Engine &engine, Segment &segment);
 void endpoints_abandon_rail(Engine &engine, Rail &rail);

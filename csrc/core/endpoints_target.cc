@@ -44,6 +44,16 @@ bool retire_now(Engine &engine, Endpoint &endpoint) {
     return true;
 }
 
+bool awaits_sockets(const Endpoint &endpoint) {
+    return endpoint.state == EndpointState::Offered && endpoint.openings_seen == 0 &&
+           (endpoint.rail->info.flags & TENT_RAIL_LISTENS);
+}
+
+// Accepted, but nobody ever connected.
+bool abandoned(const Engine &engine, const Endpoint &endpoint) {
+    return awaits_sockets(endpoint) && engine.now_ns >= endpoint.deadline_ns;
+}
+
 Rail *rail_offered(Engine &engine, const EndpointOpen &open) {
     for (auto &rail : engine.rails)
         if (!rail->retired && rail->plan.index == open.target_rail &&
@@ -63,7 +73,10 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
         return fail(TENT_E_NO_PATH, "engine '%s' has no rail %u of transport %s (it has: %s)",
                     engine.name.c_str(), open.target_rail, open.transport.c_str(),
                     transports_list(engine).c_str());
-    Endpoint *endpoint = endpoints_make(engine, *rail);
+    uint32_t had = 0;
+    for (const auto &other : engine.endpoints)
+        had += !other->initiator && other->state != EndpointState::Gone && other->client == &client;
+    Endpoint *endpoint = had < CLIENT_ENDPOINTS_MAX ? endpoints_make(engine, *rail) : nullptr;
     if (!endpoint)
         return fail(TENT_E_AGAIN, "engine '%s' has no endpoint left", engine.name.c_str());
     endpoint->id = engine.endpoint_next++;
@@ -75,6 +88,8 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
     endpoint->title = client_name(client) + ": rail " + std::to_string(open.initiator_rail) +
                       " -> " + std::to_string(open.target_rail);
     endpoint->state = EndpointState::Offered;
+    endpoint->deadline_ns =
+        engine.now_ns + 2 * engine.plans.back()->plan.parameters.connect_timeout_ns;
     tent_endpoint_params params{};
     params.size = sizeof params;
     params.endpoint = endpoint->id;
@@ -177,7 +192,7 @@ bool endpoints_process_news(Engine &engine) {
         if (endpoint->initiator) {
             endpoints_initiator_news(engine, *endpoint, item.status, item.sentence.c_str());
         } else if (item.status == TENT_OK) {
-            endpoint->state = EndpointState::Ready;
+            if (endpoint->state == EndpointState::Offered) endpoint->state = EndpointState::Ready;
         } else {
             endpoint->error = item.status;
             retire_now(engine, *endpoint);
@@ -193,11 +208,13 @@ void endpoints_housekeeping(Engine &engine) {
         if (endpoint.state == EndpointState::Gone) continue;
         if (endpoint.initiator)
             endpoints_initiator_step(engine, endpoint);
-        else if (endpoint.state == EndpointState::Fencing)
+        else if (endpoint.state == EndpointState::Fencing || abandoned(engine, endpoint))
             retire_now(engine, endpoint);
-        if (endpoint.initiator && endpoint.state != EndpointState::Ready &&
-            endpoint.state != EndpointState::Gone)
-            engine.endpoints_unsettled++;
+        bool settled = endpoint.state == EndpointState::Ready ||
+                       endpoint.state == EndpointState::Gone ||
+                       (!endpoint.initiator && endpoint.state == EndpointState::Offered &&
+                        !awaits_sockets(endpoint));
+        if (!settled) engine.endpoints_unsettled++;
     }
 }
 

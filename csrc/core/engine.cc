@@ -171,10 +171,15 @@ void housekeeping(Engine &engine) {
     batches_housekeeping(engine);
     segments_housekeeping(engine);
     plans_collect(engine);
+    // Flows that wait for a full endpoint look again: it may have stalled meanwhile.
+    for (const Flow *flow : engine.active)
+        engine.schedule_due |= flow != nullptr;
     engine.housekeeping_due_ns = engine.now_ns + HOUSEKEEPING_NS;
 }
 
-bool watches_time(const Engine &engine) {
+}  // namespace
+
+bool engine_watches_time(const Engine &engine) {
     const Control &control = *engine.control;
     if (engine.endpoints_unsettled > 0 || !engine.cancels.empty() || control.segments_pending > 0)
         return true;
@@ -183,10 +188,8 @@ bool watches_time(const Engine &engine) {
         if (peer->state == PeerState::Connecting || !peer->notices.empty()) return true;
     for (const auto &client : control.clients)
         if (client->lost_ns) return true;
-    return engine.open_requests > 0;
+    return engine.open_requests > 0 || engine.notices_due || control.listeners_paused;
 }
-
-}  // namespace
 
 uint32_t fork_generation_now() {
     return fork_count.load(std::memory_order_relaxed);
@@ -203,7 +206,9 @@ void engine_poison(Engine &engine, const char *what) {
     spray_stop_segment(engine, nullptr, TENT_E_INTERNAL);
 }
 
-bool engine_cycle(Engine &engine, uint64_t now_ns) {
+namespace {
+
+bool cycle(Engine &engine, uint64_t now_ns) {
     engine.now_ns = now_ns;
     uint32_t busy = 0;
     if (spray_take(engine) > 0) busy = 1;
@@ -227,9 +232,22 @@ bool engine_cycle(Engine &engine, uint64_t now_ns) {
     return busy != 0 || engine.schedule_due;
 }
 
+}  // namespace
+
+bool engine_cycle(Engine &engine, uint64_t now_ns) {
+    try {
+        return cycle(engine, now_ns);
+    } catch (...) {
+        // Memory ran out in the control plane; the data plane allocates nothing. No caller's frame
+        // may unwind with the token held, and the host process must live.
+        engine_poison(engine, "no memory inside the duty cycle");
+        return false;
+    }
+}
+
 int engine_sleep_ms(const Engine &engine) {
     uint64_t until_ns = UINT64_MAX;
-    if (watches_time(engine)) until_ns = engine.now_ns + HOUSEKEEPING_NS;
+    if (engine_watches_time(engine)) until_ns = engine.now_ns + HOUSEKEEPING_NS;
     for (const auto &transport : engine.transports) {
         const tent_plugin *table = transport->table;
         if (transport->event_fd < 0) until_ns = std::min(until_ns, engine.now_ns + MS);
@@ -267,10 +285,15 @@ void engine_worker(Engine &engine) {
             continue;
         }
         engine.driver.worker_sleep_begin();
-        if (engine.submissions.size() == 0 && !engine.stop.load(std::memory_order_seq_cst)) {
+        // Pairs with the releases of calling threads: they see us asleep or we see their work.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        if (engine.submissions.size() == 0 && !engine.driver.work_left() &&
+            !engine.stop.load(std::memory_order_seq_cst)) {
             epoll_event events[8];
-            epoll_wait(engine.epoll_fd, events, 8,
-                       sleep_ms);  // level-triggered: handled by the next cycle
+            // Level-triggered: handled by the next cycle.
+            epoll_wait(engine.epoll_fd, events, 8, sleep_ms);
+            uint64_t wakes = 0;  // drained by the sleeper alone, or a wake-up could be lost
+            [[maybe_unused]] ssize_t got = read(engine.wake_fd, &wakes, sizeof wakes);
         }
         engine.driver.worker_sleep_end();
     }

@@ -167,6 +167,8 @@ int32_t engine_close(Engine *engine);
 // One duty cycle. True when something moved.
 bool engine_cycle(Engine &engine, uint64_t now_ns);
 uint64_t engine_now(const Engine &engine);
+// Does something wait for time to pass (limits, fences, rebuilds, reconnects)?
+bool engine_watches_time(const Engine &engine);
 // Time until the driver must run again although nothing woke it, for the worker's sleep; -1: no
 // need.
 int engine_sleep_ms(const Engine &engine);

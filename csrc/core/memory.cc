@@ -99,6 +99,19 @@ std::unique_ptr<Grant> grant_make(Engine &engine, uint64_t handle, uint32_t acce
     return grant;
 }
 
+// The slot of a revoked grant that no endpoint is bound to any more; 0: none.
+uint32_t grant_slot_free(const Engine &engine) {
+    for (uint32_t slot = 1; slot < engine.grants.size(); slot++) {
+        if (!engine.grants[slot]->revoked) continue;
+        bool bound =
+            std::any_of(engine.endpoints.begin(), engine.endpoints.end(), [&](const auto &e) {
+                return !e->initiator && e->state != EndpointState::Gone && e->grant == slot;
+            });
+        if (!bound) return slot;
+    }
+    return 0;
+}
+
 }  // namespace
 
 int32_t memory_init(Engine &engine) {
@@ -202,8 +215,21 @@ int32_t regions_join(Engine &engine, Transport &transport) {
     return TENT_OK;
 }
 
+void regions_part(Engine &engine, Transport &transport) {
+    for (uint32_t slot = 0; slot < engine.region_count; slot++) {
+        if (!engine.regions[slot]) continue;
+        std::erase_if(engine.regions[slot]->handles, [&](const auto &joined) {
+            if (joined.first != &transport) return false;
+            if (transport.table->region_release)
+                transport.table->region_release(transport.instance, joined.second);
+            return true;
+        });
+    }
+}
+
 int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t *handle) {
-    if (engine.grants.size() >= GRANTS_MAX)
+    uint32_t reused = grant_slot_free(engine);
+    if (reused == 0 && engine.grants.size() >= GRANTS_MAX)
         return fail(TENT_E_AGAIN, "%u grants were made, the most there can be", GRANTS_MAX);
     uint32_t access =
         options && options->access ? options->access : TENT_ACCESS_READ | TENT_ACCESS_WRITE;
@@ -235,7 +261,12 @@ int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t
     }
     grant->table = RangeTable(std::move(ranges));
     *handle = engine.grant_next++;
-    engine.grants.push_back(std::move(grant));
+    if (reused) {
+        grant->slot = reused;
+        engine.grants[reused] = std::move(grant);
+    } else {
+        engine.grants.push_back(std::move(grant));
+    }
     return TENT_OK;
 }
 

@@ -16,6 +16,8 @@ int32_t region_register(Engine &engine, uint64_t address, uint64_t length, uint3
 int32_t region_release(Engine &engine, uint64_t handle);
 // Registers all regions with a transport that a new plan brought.
 int32_t regions_join(Engine &engine, Transport &transport);
+// Undoes regions_join for a transport that is closed before it was used.
+void regions_part(Engine &engine, Transport &transport);
 
 int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t *handle);
 int32_t grant_revoke(Engine &engine, uint64_t handle);

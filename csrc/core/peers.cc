@@ -67,6 +67,11 @@ void round_failed(Engine &engine, Peer &peer, bool refused) {
         return;
     }
     std::string who = peer.known ? "'" + peer.identity.name + "'" : "the engine";
+    if (peer.error != TENT_OK) {
+        // Somebody answered, and none of the addresses led to the engine meant.
+        lose(engine, peer, peer.error, std::string(peer.sentence), peer.restarted);
+        return;
+    }
     if (peer.refusals == peer.failures) {
         lose(engine, peer, TENT_E_PEER,
              who + " at " + peer.text +
@@ -107,6 +112,14 @@ void resend(Engine &engine, Peer &peer) {
     peer_pump_notices(engine, peer);
 }
 
+// Sealed while the session was being made.
+void move_notices(Engine &engine, Peer &from, Peer &to) {
+    for (auto &notice : from.notices)
+        to.notices.push_back(std::move(notice));
+    from.notices.clear();
+    engine.notices_due = true;
+}
+
 // Another peer object stands for the same engine already: its session serves these segments, too.
 bool merge(Engine &engine, Peer &peer) {
     for (auto &other : engine.control->peers) {
@@ -120,6 +133,7 @@ bool merge(Engine &engine, Peer &peer) {
             peer.segments--;
             segment_describe(engine, segment);
         });
+        move_notices(engine, peer, *other);
         return true;
     }
     return false;
@@ -131,6 +145,7 @@ void proven(Engine &engine, Connection &connection) {
     connection.proven = true;
     if (handshake.peer_is_self()) {
         for_segments_of(engine, peer, [&](Segment &segment) { segment_own(engine, segment); });
+        move_notices(engine, peer, *engine.control->self);
         peer.segments = 0;
         peer.state = PeerState::Lost;
         connection_drop(engine, connection);
@@ -148,6 +163,8 @@ void proven(Engine &engine, Connection &connection) {
     peer.session_id = handshake.session_id();
     peer.state = PeerState::Ready;
     peer.failures = peer.refusals = 0;
+    peer.error = TENT_OK;
+    peer.established = connection.address;
     report(engine, TENT_EVENT_PEER_CONNECTED, {}, "control session with '%s' at %s",
            peer.identity.name.c_str(), connection.address.c_str());
     resend(engine, peer);
@@ -254,8 +271,13 @@ void peer_handshake_frame(Engine &engine, Connection &connection, const Frame &f
     connection_send(engine, connection);
     if (status == TENT_OK) proven(engine, connection);
     if (status >= 0) return;
-    std::string sentence = last_error();
-    lose(engine, *connection.peer, status, sentence, status == TENT_E_STALE);
+    // Another address may still lead to the right engine (127.0.0.1 is everybody's own).
+    Peer &peer = *connection.peer;
+    peer.error = status;
+    peer.sentence = last_error();
+    // Only where the session once stood does another engine prove that the old one is gone.
+    peer.restarted |= status == TENT_E_STALE && connection.address == peer.established;
+    connection_drop(engine, connection);
 }
 
 void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
@@ -285,7 +307,8 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
         case MessageType::PLUGIN_MESSAGE:
             status = with_message<PluginMessage>(frame, [&](auto &m) {
                 Endpoint *endpoint = endpoints_find(engine, m.endpoint);
-                if (endpoint && endpoint->initiator) control_plugin_received(engine, *endpoint, m);
+                if (endpoint && endpoint->initiator && endpoint->segment->peer == &peer)
+                    control_plugin_received(engine, *endpoint, m);
             });
             break;
         case MessageType::NOTICE_ACK:
@@ -382,7 +405,7 @@ void peer_pump_notices(Engine &engine, Peer &peer) {
         if (++unacked > NOTICES_UNACKED_MAX || !peer_connected(&peer)) return;
         if (notice.state == OutgoingNotice::State::Ready) {
             notice.state = OutgoingNotice::State::Sent;
-            notice.number = peer.notice_next++;
+            notice.number = ++engine.control->notices_sent[identity_key(peer.identity)];
             say(engine, peer, Notice{notice.number, notice.bytes});
         }
         ++it;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_set>
 
 #include "base/status.h"
 #include "core/control.h"
@@ -78,7 +79,7 @@ void forget_exports(RemoteRegion &region) {
 void publish(Engine &engine, Segment &segment) {
     auto table = std::make_unique<SegmentTable>();
     std::vector<Range> ranges;
-    for (const auto &region : segment.regions) {
+    for (const auto &[handle, region] : segment.regions) {
         ranges.push_back({region->about.address, region->about.length, region->about.access,
                           static_cast<uint32_t>(table->regions.size())});
         table->regions.push_back(region.get());
@@ -96,31 +97,30 @@ void publish(Engine &engine, Segment &segment) {
 }
 
 void set_region(Engine &engine, Segment &segment, const DescriptorRegion &about) {
-    for (auto &region : segment.regions) {
-        if (region->about.region != about.region) continue;
-        if (region->about == about) return;
-        segment.regions_gone.push_back(std::move(region));
-        std::erase(segment.regions, nullptr);
-        break;
-    }
-    auto region = std::make_unique<RemoteRegion>();
-    region->about = about;
-    import_exports(engine, *region);
-    segment.regions.push_back(std::move(region));
+    std::unique_ptr<RemoteRegion> &place = segment.regions[about.region];
+    if (place && place->about == about) return;
+    if (place) segment.regions_gone.push_back(std::move(place));
+    place = std::make_unique<RemoteRegion>();
+    place->about = about;
+    import_exports(engine, *place);
 }
 
-void drop_regions(Segment &segment, const auto &gone) {
-    for (auto &region : segment.regions)
-        if (gone(region->about.region)) segment.regions_gone.push_back(std::move(region));
-    std::erase(segment.regions, nullptr);
+void drop_region(Segment &segment, uint64_t handle) {
+    auto found = segment.regions.find(handle);
+    if (found == segment.regions.end()) return;
+    segment.regions_gone.push_back(std::move(found->second));
+    segment.regions.erase(found);
 }
 
 void apply(Engine &engine, Segment &segment, Descriptor descriptor) {
-    drop_regions(segment, [&](uint64_t handle) {
-        return std::none_of(
-            descriptor.regions.begin(), descriptor.regions.end(),
-            [&](const DescriptorRegion &region) { return region.region == handle; });
-    });
+    std::unordered_set<uint64_t> named;
+    for (const DescriptorRegion &region : descriptor.regions)
+        named.insert(region.region);
+    std::vector<uint64_t> gone;
+    for (const auto &[handle, region] : segment.regions)
+        if (!named.contains(handle)) gone.push_back(handle);
+    for (uint64_t handle : gone)
+        drop_region(segment, handle);
     for (const DescriptorRegion &region : descriptor.regions)
         set_region(engine, segment, region);
     descriptor.regions.clear();
@@ -140,9 +140,10 @@ void for_segments_of(Engine &engine, const Peer *peer, Visit visit) {
 void free_segment(Engine &engine, Segment &segment) {
     engine.segments[segment.slot].store(nullptr, std::memory_order_release);
     engine.gate.synchronize();
-    for (auto *list : {&segment.regions, &segment.regions_gone})
-        for (auto &region : *list)
-            forget_exports(*region);
+    for (auto &[handle, region] : segment.regions)
+        forget_exports(*region);
+    for (auto &region : segment.regions_gone)
+        forget_exports(*region);
     engine.segment_free.push_back(segment.slot);
     delete segment.table.load();
     delete &segment;
@@ -325,13 +326,15 @@ void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta) {
             if (!segment.describing) segment_describe(engine, segment);  // one was missed
             return;
         }
-        drop_regions(segment, [&](uint64_t handle) {
-            return std::find(delta.removed.begin(), delta.removed.end(), handle) !=
-                   delta.removed.end();
-        });
+        for (uint64_t handle : delta.removed)
+            drop_region(segment, handle);
         for (const DescriptorRegion &region : delta.added)
             set_region(engine, segment, region);
         segment.descriptor.version = delta.version;
+        if (segment.regions.size() > DESCRIPTOR_REGIONS_MAX) {
+            segment_fail(engine, segment, TENT_E_PROTOCOL, "the peer exports too many regions");
+            return;
+        }
         publish(engine, segment);
         report(engine, TENT_EVENT_REGION_CHANGED, {.segment = segment.handle},
                "'%s' now exports %zu regions", segment.descriptor.name.c_str(),
@@ -394,10 +397,11 @@ void segments_housekeeping(Engine &engine) {
         if (!segment || segment->pathless_since_ns == 0) continue;
         if (engine.now_ns - segment->pathless_since_ns < patience_ns) continue;
         segment->pathless_since_ns = 0;
-        report(engine, TENT_EVENT_LOG, {.segment = segment->handle, .status = TENT_E_TRANSPORT},
-               "no endpoint to '%s' came back; its requests fail",
-               segment->descriptor.name.c_str());
-        spray_stop_segment(engine, segment, TENT_E_TRANSPORT);
+        uint32_t stopped = spray_stop_pathless(engine, *segment);
+        if (stopped > 0)
+            report(engine, TENT_EVENT_LOG, {.segment = segment->handle, .status = TENT_E_TRANSPORT},
+                   "no endpoint to '%s' came back; %u requests fail",
+                   segment->descriptor.name.c_str(), stopped);
     }
 }
 

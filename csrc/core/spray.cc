@@ -245,6 +245,23 @@ uint64_t copy_own(Engine &engine, Flow &flow) {
     return size;
 }
 
+// The head has no path now: others behind it may have one.
+void rotate(Engine &engine, Flow &flow, bool retry) {
+    if (retry && flow.retry_head != flow.retry_tail) {
+        uint32_t head = flow.retry_head;
+        flow.retry_head = engine.slices[head].next;
+        engine.slices[head].next = NIL;
+        engine.slices[flow.retry_tail].next = head;
+        flow.retry_tail = head;
+    } else if (!retry && flow.head != flow.tail) {
+        uint32_t head = flow.head;
+        flow.head = engine.requests[head].next;
+        engine.requests[head].next = NIL;
+        engine.requests[flow.tail].next = head;
+        flow.tail = head;
+    }
+}
+
 // Binds one slice of the flow. Returns its bytes, 0 when it has to wait (or nothing is left).
 uint64_t bind_one(Engine &engine, Flow &flow) {
     if (flow_empty(flow)) return 0;
@@ -262,7 +279,10 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
     }
     bool none = false;
     Endpoint *endpoint = choose(engine, *request.route, size, flow.waiting_bytes, &none);
-    if (none) routes_pathless(engine, *flow.segment);
+    if (none) {
+        routes_pathless(engine, *flow.segment);
+        rotate(engine, flow, retry);
+    }
     if (!endpoint) return 0;
     if (retry) {
         flow.retry_head = engine.slices[slice_index].next;
@@ -320,10 +340,15 @@ void complete(Engine &engine, Request &request, uint32_t index, int32_t status) 
     Batch &batch = engine.batches[request.batch];
     TENT_ASSERT(request.status.load(std::memory_order_relaxed) == TENT_IN_PROGRESS);
     engine.regions[request.local_region]->pins.fetch_sub(1, std::memory_order_release);
+    if (request.own_region != NIL)
+        engine.regions[request.own_region]->pins.fetch_sub(1, std::memory_order_release);
     if (request.route) request.route->generation->requests--;
     engine.open_requests--;
     if (status != TENT_OK) {
         batch.failed.fetch_add(1, std::memory_order_relaxed);
+        int32_t worst = batch.worst.load(std::memory_order_relaxed);
+        if (worst == TENT_OK || status == TENT_E_UNFENCED || status == TENT_E_UNFENCED_LOCAL)
+            batch.worst.store(status, std::memory_order_relaxed);
         bump(engine.tally.requests_failed);
         bump(engine.class_tally[request.class_].requests_failed);
     }
@@ -592,6 +617,22 @@ void spray_try_finish(Engine &engine, uint32_t index) {
     if (request.slices_out > 0 || request.fences > 0 || request.queued) return;
     if (request.error == TENT_OK && request.done < request.length) return;  // being sliced
     complete(engine, request, index, request.error);
+}
+
+uint32_t spray_stop_pathless(Engine &engine, const Segment &segment) {
+    std::vector<uint32_t> indexes;
+    for (uint32_t b = 0; b < engine.limits.batches; b++)
+        spray_collect(engine, engine.batches[b], &indexes);
+    std::erase_if(indexes, [&](uint32_t index) {
+        const Request &request = engine.requests[index];
+        if (request.segment != &segment || !request.route) return true;
+        for (const BoundRung &rung : request.route->rungs)
+            for (const BoundRung::Choice &choice : rung.choices)
+                if (choice.endpoint->state == EndpointState::Ready) return true;
+        return false;
+    });
+    spray_stop_many(engine, indexes, TENT_E_TRANSPORT);
+    return static_cast<uint32_t>(indexes.size());
 }
 
 void spray_stop_segment(Engine &engine, const Segment *segment, int32_t error) {

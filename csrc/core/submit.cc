@@ -22,7 +22,7 @@ struct Checker {
     uint64_t segment_handle = 0;
     Segment *segment = nullptr;
     const SegmentTable *table = nullptr;
-    uint32_t local_hint = 0, remote_hint = 0;
+    uint32_t local_hint = 0, remote_hint = 0, own_hint = 0;
 
     int32_t find_segment(uint32_t index, uint64_t handle) {
         if (segment && handle == segment_handle) return TENT_OK;
@@ -77,6 +77,18 @@ struct Checker {
                         : op == TENT_OP_READ   ? "may not be read in the grant"
                                                : "may not be written in the grant",
                         (Ull)handle);
+        out->own_region = NIL;
+        if (segment->own) {
+            // The remote side is memory of ours, too: it must not be released meanwhile.
+            const Range *own = nullptr;
+            status = locals.find(remote, length, 0, &own_hint, &own);
+            if (status != TENT_OK)
+                return fail(status,
+                            "request %u: remote range 0x%llx+%llu is not registered any more",
+                            index, (Ull)remote, (Ull)length);
+            out->own_region = own->slot;
+        }
+        out->segment_handle = handle;
         out->op = static_cast<uint8_t>(op);
         out->local = local;
         out->remote = remote;
@@ -108,18 +120,6 @@ int32_t check_overlaps(std::vector<Destination> &destinations, uint32_t *index) 
     return TENT_OK;
 }
 
-// Gives completion slots to up to `count` requests; returns how many got one.
-uint32_t reserve_completions(Engine &engine, uint32_t count) {
-    uint32_t had = engine.completions_reserved.load(std::memory_order_relaxed);
-    for (;;) {
-        uint32_t take = std::min(count, engine.limits.completions - had);
-        if (take == 0) return 0;
-        if (engine.completions_reserved.compare_exchange_weak(had, had + take,
-                                                              std::memory_order_relaxed))
-            return take;
-    }
-}
-
 // Pins regions and counts requests of a segment in runs, so that the shared counters are touched
 // once per run.
 struct Runs {
@@ -129,6 +129,8 @@ struct Runs {
     uint32_t segment_count = 0;
 
     void add(const Request &request) {
+        if (request.own_region != NIL)
+            engine.regions[request.own_region]->pins.fetch_add(1, std::memory_order_relaxed);
         if (request.local_region != region) {
             flush_region();
             region = request.local_region;
@@ -205,7 +207,7 @@ struct Ahead {
 
 Destination destination_of(const Request &request, uint32_t index) {
     bool read = request.op == TENT_OP_READ;
-    return {read ? 0 : request.segment->handle, read ? request.local : request.remote,
+    return {read ? 0 : request.segment_handle, read ? request.local : request.remote,
             request.length, index};
 }
 
@@ -278,7 +280,7 @@ int32_t submit(Engine &engine, Batch &batch, uint32_t count, uint32_t flags, uin
     if (engine.submissions.size() >= SUBMIT_RING_SIZE / 2)
         return fail(TENT_E_AGAIN, "too many submits wait for the worker; try again");
     bool each = batch.completions == TENT_COMPLETIONS_EACH;
-    uint32_t room = each ? reserve_completions(engine, count) : count;
+    uint32_t room = each ? completions_reserve(engine, count) : count;
     Chain chain(engine, room);
     int32_t status = check_and_fill(engine, batch, count, chain, index, get);
     uint32_t taken = status == TENT_OK ? chain.count : 0;

@@ -253,8 +253,10 @@ struct Preparation {
     ~Preparation() {
         for (auto &rail : rails)
             rail->transport->table->rail_close(rail->transport->instance, rail->handle);
-        for (auto &transport : transports)
+        for (auto &transport : transports) {
+            regions_part(engine, *transport);
             transport->table->close(transport->instance);
+        }
     }
     Transport *find(const std::string &name) {
         for (auto &transport : transports)

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/limits.h"
@@ -35,12 +36,14 @@ struct Request {
     uint64_t local, remote, length, user_data;
     uint64_t sliced;  // bytes bound to slices so far
     uint64_t done;    // bytes settled with success
-    Segment *segment;
+    uint64_t segment_handle;
+    Segment *segment;  // until terminal
     const BoundRoute *route;
     uint32_t batch;         // index in Engine::batches
     uint32_t index;         // in its batch
     uint32_t next;          // in its flow's queue
     uint32_t local_region;  // slot
+    uint32_t own_region;    // slot of the remote side too, when the segment is our own; else NIL
     const RemoteRegion *remote_region;
     uint32_t slices_out;  // bound and not settled, waiting retries included
     uint32_t fences;      // remote fences to await before it may turn terminal
@@ -69,6 +72,7 @@ struct Batch {
         0};  // unfinished requests; BATCH_UNSEALED set until sealed. A futex.
     std::atomic<uint32_t> waiters{0};
     std::atomic<uint32_t> failed{0};
+    std::atomic<int32_t> worst{0};  // first failure, but an unfenced end outranks it
     std::atomic<bool> cancelled{false};
     uint32_t generation = 0;
     uint32_t count = 0;  // accepted requests; the submitting thread's
@@ -234,7 +238,7 @@ struct Segment {
     Flow flows[3];
     std::vector<Endpoint *> endpoints;
     std::vector<std::unique_ptr<BoundRoute>> routes;  // of every live generation
-    std::vector<std::unique_ptr<RemoteRegion>> regions;
+    std::unordered_map<uint64_t, std::unique_ptr<RemoteRegion>> regions;  // by the peer's handle
     std::vector<std::unique_ptr<RemoteRegion>>
         regions_gone;              // removed by the peer, maybe still named by requests
     uint64_t describe_number = 0;  // of the question under way, 0: none

@@ -397,6 +397,91 @@ TEST(notices_arrive_after_the_data_in_order_once) {
         OK(tent_batch_close(pair.initiator.engine, batch));
 }
 
+TEST(notices_go_on_when_a_segment_is_closed_and_opened_again) {
+    EnginePair pair(65536);
+    for (uint32_t round = 0; round < 3; round++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            uint64_t batch = 0;
+            uint32_t text = round * 2 + i;
+            OK(tent_batch_open(pair.initiator.engine, nullptr, &batch));
+            OK(tent_batch_seal(pair.initiator.engine, batch, pair.segment, &text, sizeof text));
+            OK(tent_batch_close(pair.initiator.engine, batch));
+            uint32_t got = 99, size = sizeof got;
+            uint64_t deadline = tent_now_ns() + 5 * SECOND;
+            while (tent_notice_poll(pair.target.engine, &got, &size, nullptr) != TENT_OK &&
+                   tent_now_ns() < deadline) {
+                size = sizeof got;
+                sched_yield();
+            }
+            CHECK_EQ(got, text);
+        }
+        OK(tent_segment_close(pair.initiator.engine, pair.segment));
+        OK(tent_segment_open(pair.initiator.engine, pair.target.address().c_str(), 5 * SECOND,
+                             &pair.segment));
+    }
+}
+
+TEST(both_sides_of_an_own_transfer_are_held) {
+    std::vector<uint8_t> a(64 << 20), b(64 << 20);
+    TestEngine engine("alone");
+    engine.add(a);
+    uint64_t region = engine.add(b), segment = 0, batch = 0;
+    OK(tent_segment_open(engine.engine, engine.address().c_str(), 5 * SECOND, &segment));
+    tent_request r{};
+    r.op = TENT_OP_WRITE;
+    r.segment = segment;
+    r.local = reinterpret_cast<uint64_t>(a.data());
+    r.remote = reinterpret_cast<uint64_t>(b.data());
+    r.length = a.size();
+    uint32_t index = 0;
+    OK(tent_batch_open(engine.engine, nullptr, &batch));
+    OK(tent_batch_submit(engine.engine, batch, &r, sizeof r, 1, TENT_SUBMIT_NO_WAKE, &index));
+    int32_t status = tent_region_release(engine.engine, region);
+    bool done = tent_batch_poll(engine.engine, batch) != TENT_IN_PROGRESS;
+    CHECK(status == TENT_E_BUSY || (status == TENT_OK && done));
+    OK(tent_batch_wait(engine.engine, batch, 10 * SECOND));
+    OK(tent_batch_close(engine.engine, batch));
+    if (status == TENT_E_BUSY) OK(tent_region_release(engine.engine, region));
+}
+
+TEST(the_overlap_check_outlives_a_closed_segment) {
+    EnginePair pair(65536);
+    tent_batch_options options{};
+    options.size = sizeof options;
+    options.flags = TENT_BATCH_CHECK_OVERLAP;
+    uint64_t batch = 0;
+    OK(tent_batch_open(pair.initiator.engine, &options, &batch));
+    tent_request r = pair.request(TENT_OP_WRITE, 0, 4096);
+    uint32_t index = 0;
+    OK(tent_batch_submit(pair.initiator.engine, batch, &r, sizeof r, 1, 0, &index));
+    OK(tent_batch_wait(pair.initiator.engine, batch, 5 * SECOND));
+    OK(tent_segment_close(pair.initiator.engine, pair.segment));
+    OK(tent_segment_open(pair.initiator.engine, pair.target.address().c_str(), 5 * SECOND,
+                         &pair.segment));
+    r = pair.request(TENT_OP_WRITE, 8192, 4096);
+    OK(tent_batch_submit(pair.initiator.engine, batch, &r, sizeof r, 1, 0, &index));
+    OK(tent_batch_wait(pair.initiator.engine, batch, 5 * SECOND));
+    OK(tent_batch_close(pair.initiator.engine, batch));
+}
+
+TEST(two_threads_that_close_one_batch_close_it_once) {
+    EnginePair pair(65536);
+    for (int round = 0; round < 200; round++) {
+        uint64_t batch = 0;
+        OK(tent_batch_open(pair.initiator.engine, nullptr, &batch));
+        tent_request r = pair.request(TENT_OP_WRITE, 0, 64);
+        uint32_t index = 0;
+        OK(tent_batch_submit(pair.initiator.engine, batch, &r, sizeof r, 1, 0, &index));
+        OK(tent_batch_wait(pair.initiator.engine, batch, 5 * SECOND));
+        int32_t other = 0;
+        std::thread thread([&] { other = tent_batch_close(pair.initiator.engine, batch); });
+        int32_t mine = tent_batch_close(pair.initiator.engine, batch);
+        thread.join();
+        CHECK((mine == TENT_OK) != (other == TENT_OK));
+        CHECK(mine == TENT_E_NOT_FOUND || other == TENT_E_NOT_FOUND);
+    }
+}
+
 TEST(integrity_is_checked_end_to_end) {
     EnginePair pair(2 << 20, FOUR_RAILS);
     fill_pattern(pair.local, 12);

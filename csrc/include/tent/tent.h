@@ -142,8 +142,8 @@ TENT_API int32_t tent_engine_open(const tent_engine_options *options, tent_engin
 /* Ends every request (CANCELLED, or its real end if that comes first; UNFENCED where a peer does
  * not answer within the plan's fence_timeout), closes batches, segments, regions, and frees the
  * engine. Blocks until local memory is quiescent. The handle must not be used afterwards, nor by
- * other threads during the call. A call that was blocked in another thread returns TENT_E_CLOSED.
- * NULL is allowed. */
+ * other threads during the call. A tent_batch_wait blocked in another thread returns its batch's
+ * end, other blocked calls TENT_E_CLOSED. NULL is allowed. */
 TENT_API int32_t tent_engine_close(tent_engine *engine);
 /* Manual mode: one duty cycle at time now_ns (must not decrease). Returns TENT_OK, or
  * TENT_IN_PROGRESS when it did something and should be called again. Errors: INVALID when the
