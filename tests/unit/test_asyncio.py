@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from pathlib import Path
@@ -238,3 +239,19 @@ def test_notices_as_an_iterator(pair: Pair) -> None:
         return [notice.data async for notice in pair.target.aio.notices(timeout=0.5)]
 
     assert asyncio.run(main()) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    sorted(
+        name
+        for name in vars(AsyncEngine)
+        if not name.startswith("_") and callable(getattr(Engine, name, None))
+    ),
+)
+def test_awaited_verbs_take_what_blocking_ones_take(verb: str) -> None:
+    blocking = inspect.signature(getattr(Engine, verb)).parameters
+    awaited = inspect.signature(getattr(AsyncEngine, verb)).parameters
+    assert [(p.name, p.kind, p.default) for p in awaited.values()] == [
+        (p.name, p.kind, p.default) for p in blocking.values()
+    ]
