@@ -167,7 +167,7 @@ int32_t tent_segment_regions(tent_engine *engine, uint64_t segment, tent_region_
             std::vector<DescriptorRegion> all;
             if (segment == 0) {
                 for (const Range &range : e.local_ranges.load()->ranges())
-                    all.push_back(region_describe(e, *e.regions[range.slot], range.access));
+                    all.push_back(region_describe(*e.regions[range.slot], range.access));
             } else {
                 Segment *found = segment_find(e, segment);
                 if (!found) return not_open(e, segment);

@@ -65,7 +65,7 @@ void release(Engine &engine) {
     if (engine.submissions.size() > 0) engine.driver.notify_submit();
 }
 
-void sleep_on(Engine &engine, Batch &batch, uint64_t deadline_ns) {
+void sleep_on(Batch &batch, uint64_t deadline_ns) {
     batch.waiters.fetch_add(1, std::memory_order_seq_cst);
     uint32_t seen = batch.remaining.load(std::memory_order_seq_cst);
     uint64_t now_ns = monotonic_ns();
@@ -73,7 +73,6 @@ void sleep_on(Engine &engine, Batch &batch, uint64_t deadline_ns) {
         // Bounded, so that a missed hand-over costs a millisecond and no more.
         futex_wait(batch.remaining, seen, std::min<uint64_t>(deadline_ns - now_ns, 10 * MS));
     batch.waiters.fetch_sub(1, std::memory_order_seq_cst);
-    (void)engine;
 }
 
 int32_t seal_with_notice(Engine &engine, Batch &batch, uint64_t segment_handle, const void *bytes,
@@ -249,7 +248,7 @@ int32_t batch_wait(Engine &engine, uint64_t handle, uint64_t timeout_ns) {
             else
                 release(engine);
         }
-        if (idle && unfinished(*batch) > 0) sleep_on(engine, *batch, deadline_ns);
+        if (idle && unfinished(*batch) > 0) sleep_on(*batch, deadline_ns);
     }
     uint32_t index = 0;
     return first_failure(engine, *batch, &index);

@@ -18,8 +18,7 @@ namespace tent {
 
 namespace {
 
-constexpr size_t CLIENTS_REMEMBERED_MAX = 65536;  // notice numbers of engines that went away
-constexpr size_t SESSIONS_MAX = 8;                // of one client; an honest one has one or two
+constexpr size_t SESSIONS_MAX = 8;  // of one client; an honest one has one or two
 constexpr size_t RETIRED_MAX =
     65536;  // remembered per client; numbers only grow, old ones never return
 
@@ -107,14 +106,6 @@ void take_notice(Engine &engine, Connection &connection, const Notice &notice) {
     connection_say(engine, connection, ack);
 }
 
-template <class Message, class Use>
-int32_t with_message(const Frame &frame, Use use) {
-    Message message;
-    int32_t status = decode_message(frame, &message);
-    if (status == TENT_OK) use(message);
-    return status;
-}
-
 // To every session of every client that was told of the grant; receivers drop what they know
 // already.
 template <class Message>
@@ -199,7 +190,7 @@ void client_frame(Engine &engine, Connection &connection, const Frame &frame) {
         case MessageType::PLUGIN_MESSAGE:
             status = with_message<PluginMessage>(frame, [&](auto &m) {
                 Endpoint *endpoint = endpoints_find_target(engine, client, m.endpoint);
-                if (endpoint) control_plugin_received(engine, *endpoint, m);
+                if (endpoint) control_plugin_received(*endpoint, m);
             });
             break;
         case MessageType::NOTICE:
@@ -277,7 +268,7 @@ void clients_housekeeping(Engine &engine) {
     auto &taken = engine.control->notices_taken;
     for (auto &client : clients)
         if (client->lost_ns && client->notice_last) {
-            if (taken.size() >= CLIENTS_REMEMBERED_MAX) taken.clear();
+            if (taken.size() >= PEERS_REMEMBERED_MAX) taken.clear();
             taken[identity_key(client->identity)] = client->notice_last;
         }
     std::erase_if(clients, [&](const auto &client) {

@@ -141,6 +141,14 @@ int32_t connection_say(Engine &engine, Connection &connection, const Message &me
     if (status == TENT_OK) connection_send(engine, connection);
     return status;
 }
+// Decodes a frame's message and uses it; a malformed one is the decoder's error.
+template <class Message, class Use>
+int32_t with_message(const Frame &frame, Use use) {
+    Message message;
+    int32_t status = decode_message(frame, &message);
+    if (status == TENT_OK) use(message);
+    return status;
+}
 void control_describe(Engine &engine, Descriptor *descriptor);
 int32_t control_address(Engine &engine, std::string *text);
 
@@ -166,7 +174,7 @@ int32_t control_opening_check(Engine &engine, uint64_t endpoint, uint32_t connec
                               const uint8_t *reply);
 int32_t control_plugin_message(Engine &engine, uint64_t endpoint, const uint8_t *bytes,
                                uint32_t size);
-void control_plugin_received(Engine &engine, Endpoint &endpoint, const PluginMessage &message);
+void control_plugin_received(Endpoint &endpoint, const PluginMessage &message);
 
 // --- clients.cc: sessions opened by others ---
 void client_handshake_frame(Engine &engine, Connection &connection, const Frame &frame);

@@ -14,10 +14,6 @@ namespace tent {
 
 namespace {
 
-const Parameters &parameters(const Engine &engine) {
-    return engine.plans.back()->plan.parameters;
-}
-
 tent_endpoint_params params_of(const Engine &engine, const Endpoint &endpoint) {
     tent_endpoint_params params{};
     params.size = sizeof params;

@@ -161,6 +161,11 @@ struct Engine {
     Tally class_tally[3];
 };
 
+// Of the current plan.
+inline const Parameters &parameters(const Engine &engine) {
+    return engine.plans.back()->plan.parameters;
+}
+
 int32_t engine_open(const tent_engine_options &options, Engine **out);
 int32_t engine_close(Engine *engine);
 

@@ -35,7 +35,7 @@ void grants_add(Engine &engine, const RegionSlot &region, uint32_t slot) {
         if (grant->revoked || access == 0 || !grants_region(*grant, region.handle)) continue;
         grant->table = grant->table.with({region.address, region.length, access, slot});
         grant->version++;
-        control_region_added(engine, *grant, region_describe(engine, region, access));
+        control_region_added(engine, *grant, region_describe(region, access));
     }
 }
 
@@ -321,8 +321,7 @@ int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote,
     return status;
 }
 
-DescriptorRegion region_describe(Engine &engine, const RegionSlot &region, uint32_t access) {
-    (void)engine;
+DescriptorRegion region_describe(const RegionSlot &region, uint32_t access) {
     DescriptorRegion about;
     about.region = region.handle;
     about.address = region.address;
@@ -357,8 +356,7 @@ void grant_describe(Engine &engine, const Grant &grant, Descriptor *descriptor) 
     descriptor->version = grant.version;
     control_describe(engine, descriptor);
     for (const Range &range : grant.table.ranges())
-        descriptor->regions.push_back(
-            region_describe(engine, *engine.regions[range.slot], range.access));
+        descriptor->regions.push_back(region_describe(*engine.regions[range.slot], range.access));
 }
 
 }  // namespace tent

@@ -28,6 +28,6 @@ int32_t grant_prove(Engine &engine, uint64_t handle, const uint8_t *token);
 int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote, uint64_t length);
 // Describes a grant as its holder may see it.
 void grant_describe(Engine &engine, const Grant &grant, Descriptor *descriptor);
-DescriptorRegion region_describe(Engine &engine, const RegionSlot &region, uint32_t access);
+DescriptorRegion region_describe(const RegionSlot &region, uint32_t access);
 
 }  // namespace tent

@@ -18,18 +18,6 @@ constexpr uint64_t RETRY_NS = 50 * MS;          // between rounds over a peer's 
 constexpr uint64_t NOTICE_RESEND_NS = 10 * MS;  // when the receiver's inbox was full
 constexpr uint32_t NOTICES_UNACKED_MAX = 64;
 
-const Parameters &parameters(const Engine &engine) {
-    return engine.plans.back()->plan.parameters;
-}
-
-template <class Visit>
-void for_segments_of(Engine &engine, const Peer &peer, Visit visit) {
-    for (uint32_t slot = 0; slot < engine.segment_count; slot++) {
-        Segment *segment = engine.segments[slot].load(std::memory_order_relaxed);
-        if (segment && segment->peer == &peer) visit(*segment);
-    }
-}
-
 template <class Message>
 void say(Engine &engine, Peer &peer, const Message &message) {
     // Without a session nothing is lost: what is unanswered is said again by resend().
@@ -45,7 +33,7 @@ void lose(Engine &engine, Peer &peer, int32_t status, const std::string &sentenc
     report(engine, TENT_EVENT_PEER_LOST, {.status = status}, "%s", sentence.c_str());
     if (Connection *connection = peer.connection) connection_drop(engine, *connection);
     // Requests first: their slices must not be retried when the endpoints give them back.
-    for_segments_of(engine, peer,
+    for_segments_of(engine, &peer,
                     [&](Segment &segment) { segment_fail(engine, segment, status, sentence); });
     endpoints_peer_lost(engine, peer, proven);
     for (auto &notice : peer.notices)
@@ -98,7 +86,7 @@ void connect_next(Engine &engine, Peer &peer) {
 
 // Everything that waits for an answer is asked (again) over the new session.
 void resend(Engine &engine, Peer &peer) {
-    for_segments_of(engine, peer, [&](Segment &segment) {
+    for_segments_of(engine, &peer, [&](Segment &segment) {
         if (segment.state == SegmentState::Connecting ||
             segment.state == SegmentState::Describing || segment.describing)
             segment_describe(engine, segment);
@@ -110,6 +98,19 @@ void resend(Engine &engine, Peer &peer) {
         if (notice->state == OutgoingNotice::State::Sent)
             say(engine, peer, Notice{notice->number, notice->bytes});
     peer_pump_notices(engine, peer);
+}
+
+// Numbers go on over sessions and Peer objects; those of engines we no longer know make room.
+uint64_t next_notice(Engine &engine, const Peer &peer) {
+    auto &sent = engine.control->notices_sent;
+    std::string key = identity_key(peer.identity);
+    if (sent.size() >= PEERS_REMEMBERED_MAX && !sent.contains(key))
+        std::erase_if(sent, [&](const auto &entry) {
+            return std::none_of(
+                engine.control->peers.begin(), engine.control->peers.end(),
+                [&](const auto &known) { return identity_key(known->identity) == entry.first; });
+        });
+    return ++sent[key];
 }
 
 // Sealed while the session was being made.
@@ -127,7 +128,7 @@ bool merge(Engine &engine, Peer &peer) {
         if (memcmp(other->identity.engine_id, peer.identity.engine_id, ENGINE_ID_SIZE) != 0 ||
             other->identity.epoch != peer.identity.epoch)
             continue;
-        for_segments_of(engine, peer, [&](Segment &segment) {
+        for_segments_of(engine, &peer, [&](Segment &segment) {
             segment.peer = other.get();
             other->segments++;
             peer.segments--;
@@ -144,7 +145,7 @@ void proven(Engine &engine, Connection &connection) {
     const ClientHandshake &handshake = *connection.as_client;
     connection.proven = true;
     if (handshake.peer_is_self()) {
-        for_segments_of(engine, peer, [&](Segment &segment) { segment_own(engine, segment); });
+        for_segments_of(engine, &peer, [&](Segment &segment) { segment_own(engine, segment); });
         move_notices(engine, peer, *engine.control->self);
         peer.segments = 0;
         peer.state = PeerState::Lost;
@@ -181,14 +182,6 @@ void acknowledged(Engine &engine, Peer &peer, const NoticeAck &ack) {
         }
         return;
     }
-}
-
-template <class Message, class Use>
-int32_t with_message(const Frame &frame, Use use) {
-    Message message;
-    int32_t status = decode_message(frame, &message);
-    if (status == TENT_OK) use(message);
-    return status;
 }
 
 }  // namespace
@@ -308,7 +301,7 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
             status = with_message<PluginMessage>(frame, [&](auto &m) {
                 Endpoint *endpoint = endpoints_find(engine, m.endpoint);
                 if (endpoint && endpoint->initiator && endpoint->segment->peer == &peer)
-                    control_plugin_received(engine, *endpoint, m);
+                    control_plugin_received(*endpoint, m);
             });
             break;
         case MessageType::NOTICE_ACK:
@@ -405,7 +398,7 @@ void peer_pump_notices(Engine &engine, Peer &peer) {
         if (++unacked > NOTICES_UNACKED_MAX || !peer_connected(&peer)) return;
         if (notice.state == OutgoingNotice::State::Ready) {
             notice.state = OutgoingNotice::State::Sent;
-            notice.number = ++engine.control->notices_sent[identity_key(peer.identity)];
+            notice.number = next_notice(engine, peer);
             say(engine, peer, Notice{notice.number, notice.bytes});
         }
         ++it;
@@ -481,8 +474,7 @@ int32_t control_plugin_message(Engine &engine, uint64_t id, const uint8_t *bytes
     return connection_say(engine, *connection, message);
 }
 
-void control_plugin_received(Engine &engine, Endpoint &endpoint, const PluginMessage &message) {
-    (void)engine;
+void control_plugin_received(Endpoint &endpoint, const PluginMessage &message) {
     if (message.number <= endpoint.message_seen) return;
     endpoint.message_seen = message.number;
     const Transport &transport = *endpoint.rail->transport;

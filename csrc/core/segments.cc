@@ -129,14 +129,6 @@ void apply(Engine &engine, Segment &segment, Descriptor descriptor) {
     publish(engine, segment);
 }
 
-template <class Visit>
-void for_segments_of(Engine &engine, const Peer *peer, Visit visit) {
-    for (uint32_t slot = 0; slot < engine.segment_count; slot++) {
-        Segment *segment = engine.segments[slot].load(std::memory_order_relaxed);
-        if (segment && segment->peer == peer) visit(*segment);
-    }
-}
-
 void free_segment(Engine &engine, Segment &segment) {
     engine.segments[segment.slot].store(nullptr, std::memory_order_release);
     engine.gate.synchronize();

@@ -24,6 +24,15 @@ Segment *segment_find(const Engine &engine, uint64_t handle);
 // One step of closing: stops its requests, ends its endpoints. True when nothing of it is left.
 bool segment_close_step(Engine &engine, Segment &segment);
 
+// Visits every segment of a peer (nullptr: of none, the engine's own).
+template <class Visit>
+void for_segments_of(Engine &engine, const Peer *peer, Visit visit) {
+    for (uint32_t slot = 0; slot < engine.segment_count; slot++) {
+        Segment *segment = engine.segments[slot].load(std::memory_order_relaxed);
+        if (segment && segment->peer == peer) visit(*segment);
+    }
+}
+
 void segment_describe(Engine &engine, Segment &segment);  // asks for the descriptor (again)
 void segments_described(Engine &engine, Peer &peer, const Describe &part);
 void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta);

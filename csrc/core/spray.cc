@@ -336,7 +336,7 @@ bool serve_class(Engine &engine, uint32_t class_) {
     return progress;
 }
 
-void complete(Engine &engine, Request &request, uint32_t index, int32_t status) {
+void complete(Engine &engine, Request &request, int32_t status) {
     Batch &batch = engine.batches[request.batch];
     TENT_ASSERT(request.status.load(std::memory_order_relaxed) == TENT_IN_PROGRESS);
     engine.regions[request.local_region]->pins.fetch_sub(1, std::memory_order_release);
@@ -353,7 +353,6 @@ void complete(Engine &engine, Request &request, uint32_t index, int32_t status) 
         bump(engine.class_tally[request.class_].requests_failed);
     }
     Segment *segment = request.segment;
-    (void)index;
     // Release: whoever sees the status sees done, rail and the moved bytes.
     request.status.store(status, std::memory_order_release);
     batches_on_terminal(engine, batch, request, status);
@@ -616,7 +615,7 @@ void spray_try_finish(Engine &engine, uint32_t index) {
     Request &request = engine.requests[index];
     if (request.slices_out > 0 || request.fences > 0 || request.queued) return;
     if (request.error == TENT_OK && request.done < request.length) return;  // being sliced
-    complete(engine, request, index, request.error);
+    complete(engine, request, request.error);
 }
 
 uint32_t spray_stop_pathless(Engine &engine, const Segment &segment) {

@@ -41,7 +41,6 @@ struct Checker {
 
     // Rare: the reason belongs to the driver.
     int32_t segment_unusable(uint32_t index, uint64_t handle) {
-        (void)index;
         Segment *found = segment_find(engine, handle);
         int32_t error = found ? found->error : TENT_E_NOT_FOUND;
         return fail(error ? error : TENT_E_CLOSED, "request %u: segment %llu cannot be used: %s",

@@ -101,9 +101,8 @@ struct Flow {
 struct Tally {
     std::atomic<uint64_t> bytes_written{0}, bytes_read{0}, served_write{0}, served_read{0};
     std::atomic<uint64_t> slices{0}, retried{0}, failed{0}, requests{0}, requests_failed{0};
-    std::atomic<uint64_t> charged{0}, released{0}, inflight_slices{0}, rate{0};
+    std::atomic<uint64_t> charged{0}, released{0};
     std::atomic<uint64_t> refused{0}, wakeups{0};
-    std::atomic<uint32_t> state{0};
 };
 inline void bump(std::atomic<uint64_t> &figure, uint64_t by = 1) {
     // One writer at a time (the driver): a plain add without the bus lock of fetch_add.
