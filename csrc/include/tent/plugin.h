@@ -243,6 +243,31 @@ typedef struct tent_plugin {
     /* Optional hint, between post and poll of one duty cycle: everything for now was posted, send
      * it. */
     void (*flush)(void *instance);
+
+    /* Carrier of control messages. Optional, all or none: reliable, ordered byte streams between
+     * cores, which then take the place of the core's sockets in an engine that listens on
+     * "<transport>://host:port" (the simulated fabric; sockets need none of this). Addresses are
+     * "host:port" as the core's descriptors carry them. Nothing blocks; progress is made in
+     * poll(), and a stream that turned readable, writable again, established or broken sets
+     * *busy there (and event_fd, where there is one).
+     *
+     * stream_listen: peers may connect to `address` from now on; port 0 takes any free one; *port
+     * receives the one taken. BUSY: taken. */
+    int32_t (*stream_listen)(void *instance, const char *address, uint16_t *port);
+    /* Begins to connect; the stream may be written to once stream_state says TENT_OK. */
+    int32_t (*stream_connect)(void *instance, const char *address, void **stream);
+    /* TENT_OK: one more stream to our listener, `from` (64 bytes) receives the other side's
+     * address as text; AGAIN: none waits. */
+    int32_t (*stream_accept)(void *instance, void **stream, char *from);
+    /* IN_PROGRESS: connecting; TENT_OK: established, also when the other side has closed but bytes
+     * are left to receive; PEER: refused, lost or closed. */
+    int32_t (*stream_state)(void *instance, void *stream);
+    /* Takes a prefix of the bytes and returns its length, 0: full now; negative: broken. */
+    int64_t (*stream_send)(void *instance, void *stream, const void *bytes, uint64_t size);
+    /* Returns the bytes received, 0: none now; negative: closed by the other side or broken. */
+    int64_t (*stream_receive)(void *instance, void *stream, void *bytes, uint64_t room);
+    /* Bytes accepted before it are still delivered. The handle is gone. */
+    void (*stream_close)(void *instance, void *stream);
 } tent_plugin;
 
 /* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it

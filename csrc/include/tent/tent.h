@@ -107,7 +107,8 @@ typedef struct tent_engine_options {
     const char *name;
     /* "host:port", port 0 = any free; NULL: "127.0.0.1:0"; "none": do not listen. The rails'
      * addresses are listened on too, on the same port. A non-loopback address without a key is
-     * refused (TENT_E_AUTH). */
+     * refused (TENT_E_AUTH). "<transport>://host:port": control messages travel through that
+     * transport of the plan instead of sockets (the simulated fabric). */
     const char *listen;
     /* addresses told to peers instead of those listened on (NAT), "host[:port],..." */
     const char *advertise;
@@ -292,6 +293,9 @@ typedef struct tent_batch_options {
     uint32_t class_;      /* TENT_CLASS_* */
     uint32_t completions; /* TENT_COMPLETIONS_* */
     const char *label;    /* matched by the plan's rows, at most 31 bytes; NULL: "" */
+    /* the batch's requests want to be done this long after their submit; 0: no deadline. Within a
+     * class the earliest deadline is served first; a missed one changes nothing else. */
+    uint64_t deadline_ns;
 } tent_batch_options;
 
 typedef struct tent_request {
@@ -459,12 +463,88 @@ typedef struct tent_counters {
     uint64_t remote_rail;      /* endpoint rows */
     uint32_t state;            /* TENT_STATE_* (rails: the best of their endpoints) */
     int32_t rail;              /* endpoint rows: local rail, -1 none */
+    uint64_t latency_ns_base;  /* endpoint rows: base latency, the prediction's beta0 */
+    uint64_t window_bytes;     /* endpoint rows: what may be in flight on it */
+    uint64_t slices_hedged;    /* posted a second time because the first was late */
+    uint64_t bytes_hedged;     /* of them */
 } tent_counters;
 
 /* Rows of one kind; *count in: room, out: how many there are (may exceed room). Never blocks
  * long. */
 TENT_API int32_t tent_counters_read(tent_engine *engine, uint32_t kind, tent_counters *out,
                                     uint32_t stride, uint32_t *count);
+
+/* ---- explain ------------------------------------------------------------------------------- */
+
+/* A request that need not exist: what would be decided for it now. */
+typedef struct tent_explain_query {
+    uint32_t size;
+    uint32_t op;        /* TENT_OP_* */
+    uint64_t segment;   /* an imported, usable segment */
+    uint64_t length;    /* bytes, > 0 */
+    uint32_t class_;    /* TENT_CLASS_* */
+    uint32_t flags;     /* 0 */
+    const char *local;  /* location of the local memory; NULL: "cpu:0" */
+    const char *remote; /* location of the remote memory; NULL: "cpu:0" */
+    const char *label;  /* of the batch; NULL: "" */
+} tent_explain_query;
+
+#define TENT_STRATEGY_PREDICTIVE 0
+#define TENT_STRATEGY_ROUND_ROBIN 1
+#define TENT_STRATEGY_STATIC 2
+#define TENT_STRATEGY_TENT_PAPER 3
+
+typedef struct tent_explanation {
+    uint32_t size;
+    uint32_t generation;  /* of the plan */
+    int32_t route;        /* row of the plan, counted from 0; -1: none matches */
+    int32_t rung;         /* rung that would be used, counted from 0; -1: none is usable */
+    int32_t winner;       /* index among the candidates; -1: none; -2: it waits for a better one */
+    uint32_t strategy;    /* TENT_STRATEGY_* of the rung */
+    uint64_t slice_bytes; /* of the first slice, as the winner would get it */
+    uint64_t backlog_bytes; /* waiting on the segment in this class, with this request */
+    char row[1024];         /* the route line in canonical form, NUL-terminated */
+} tent_explanation;
+
+#define TENT_VERDICT_CHOSEN 0      /* the winner */
+#define TENT_VERDICT_SLOWER 1      /* open, but its score is higher */
+#define TENT_VERDICT_FULL 2        /* its window has no room */
+#define TENT_VERDICT_AWAITED 3     /* full, and still the earliest: the slice waits for it */
+#define TENT_VERDICT_PASSED_OVER 4 /* open, but waiting for a full one is quicker */
+#define TENT_VERDICT_FARTHER 5     /* of a farther tier, and would not finish earlier */
+#define TENT_VERDICT_NOT_READY 6   /* connecting, failed or fencing */
+#define TENT_VERDICT_LATER_RUNG 7  /* an earlier rung of the ladder is usable */
+
+/* One endpoint the request could use. */
+typedef struct tent_candidate {
+    uint32_t size;
+    int32_t rung;                   /* counted from 0 */
+    int32_t tier;                   /* counted from 1 */
+    uint32_t penalty;               /* factor on the slice's size in the score */
+    int32_t rail;                   /* local rail, plan index */
+    int32_t remote_rail;            /* the peer's */
+    uint32_t state;                 /* TENT_STATE_* */
+    uint32_t verdict;               /* TENT_VERDICT_* */
+    uint64_t inflight_bytes;        /* on the endpoint */
+    uint64_t inflight_local_bytes;  /* on its local rail, over all peers */
+    uint64_t inflight_remote_bytes; /* on its remote rail, as far as known */
+    uint64_t rate_bytes_per_s;    /* of the endpoint: measured, or nominal before any measurement */
+    uint64_t nominal_bytes_per_s; /* the smaller of both ends; 0: unknown */
+    uint64_t latency_ns_base;
+    uint64_t window_bytes;
+    uint64_t predicted_ns; /* until the slice would be done, penalty 1 */
+    uint64_t score_ns;     /* the same with the tier's penalty: what is compared */
+    char transport[32];
+    char name[64]; /* "peer: rail 0 -> 1" */
+} tent_candidate;
+
+/* Explains what the scheduler would do with the first slice of such a request: the row of the plan,
+ * its candidates over all rungs in the plan's order, and why each lost. Changes nothing. *count in:
+ * room, out: how many candidates there are (may exceed room). The explanation's and the first
+ * candidate's size are set by the caller. Errors: INVALID, NOT_FOUND, or the segment's error. */
+TENT_API int32_t tent_explain(tent_engine *engine, const tent_explain_query *query,
+                              tent_explanation *explanation, tent_candidate *candidates,
+                              uint32_t stride, uint32_t *count);
 
 /* cdef: end */
 
