@@ -75,20 +75,26 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
     for (const PlanRung &rung : row.rungs) {
         BoundRung bound_rung;
         bound_rung.slice_size = rung.slice_size ? rung.slice_size : parameters.slice_size;
+        bound_rung.strategy = rung.strategy;
+        bound_rung.hedge = rung.hedge;
+        bound_rung.index = static_cast<uint32_t>(&rung - row.rungs.data());
+        bound_rung.stripe = std::make_unique<StripeState>();
         size_t rails = 0;
         for (const auto &tier : rung.tiers)
             rails += tier.size();
         for (size_t tier = 0; tier < rung.tiers.size(); tier++) {
-            uint32_t penalty =
-                static_cast<uint32_t>(tier_penalty(parameters, static_cast<uint32_t>(tier) + 1));
+            uint32_t number = static_cast<uint32_t>(tier) + 1;
+            uint32_t penalty = static_cast<uint32_t>(tier_penalty(parameters, number));
             for (uint32_t index : rung.tiers[tier]) {
                 Rail *rail = generation.rails[index];
                 if (!rail) continue;
                 auto &endpoints = (*by_rail)[index];
                 if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail, rails);
-                for (Endpoint *endpoint : endpoints)
-                    if (bound_rung.choices.size() < CANDIDATES_MAX)
-                        bound_rung.choices.push_back({endpoint, penalty});
+                for (Endpoint *endpoint : endpoints) {
+                    if (bound_rung.choices.size() == CHOICES_MAX) break;
+                    bound_rung.choices.push_back({&endpoint->path, penalty, number});
+                    bound_rung.endpoints.push_back(endpoint);
+                }
             }
         }
         if (!bound_rung.choices.empty()) bound->rungs.push_back(std::move(bound_rung));
