@@ -12,9 +12,9 @@ namespace tent {
 using Wide = unsigned __int128;
 
 constexpr uint64_t NS_PER_S = 1000000000u;
-constexpr uint64_t TIME_NS_MAX = 1ull << 62;  // "never": two of them still add up in 64 bits
-// 1 byte/s .. 2^62 bytes/s: every pace fits, none is 0.
-constexpr uint64_t RATE_MAX = NS_PER_S << 32;
+constexpr uint64_t TIME_NS_MAX = 1ull << 60;  // 36 years; sums of several stay within 64 bits
+// 2^56 bytes/s: no pace is 0, and the rates of 128 endpoints add up in 64 bits.
+constexpr uint64_t RATE_MAX = 1ull << 56;
 
 // ns per byte, Q32, rounded down. rate 1 .. RATE_MAX.
 constexpr uint64_t pace_of(uint64_t rate_bytes_per_s) {

@@ -7,18 +7,35 @@ namespace tent {
 
 namespace {
 
+constexpr uint64_t NEVER = UINT64_MAX;
 constexpr uint64_t STALL_NS = 2000000;  // a full endpoint that is late by this is not waited for
 
-bool is_open(const Path &path, const PickQuery &query, const Parameters &parameters) {
+// What is the same for every endpoint of one decision.
+struct Terms {
+    uint64_t window_min, window_max;
+    bool unlimited, low;
+    uint64_t low_slices_max;
+};
+
+Terms terms_of(const PickQuery &query, const Parameters &parameters) {
+    return {query.slice_size * parameters.window_slices_min,
+            std::max(parameters.window_size_max, query.slice_size), parameters.late_binding == 0,
+            query.low, parameters.low_slices_max};
+}
+
+// Without branches where they could not be foreseen: which window is full changes with each slice.
+bool is_open(const Path &path, const PickQuery &query, const Terms &terms) {
     if (path.blocked) return false;
-    if (query.low && path.local->low_slices >= parameters.low_slices_max) return false;
-    if (!parameters.late_binding || path.own.inflight_bytes == 0) return true;
-    return path.own.inflight_bytes + query.size <= path.window_bytes(query.slice_size, parameters);
+    if (terms.low && path.local->low_slices >= terms.low_slices_max) return false;
+    uint64_t window = std::max(path.window_product + query.slice_size, terms.window_min);
+    window = std::min(window, terms.window_max);
+    return terms.unlimited | (path.own.inflight_bytes == 0) |
+           (path.own.inflight_bytes + query.size <= window);
 }
 
 // Waiting for a full endpoint is right only while it moves.
-bool is_stalled(const Path &path, uint64_t predicted_ns, uint64_t now_ns) {
-    return now_ns > path.progress_ns && now_ns - path.progress_ns > 2 * predicted_ns + STALL_NS;
+bool is_moving(const Path &path, uint64_t predicted_ns, uint64_t now_ns) {
+    return now_ns <= path.progress_ns + 2 * predicted_ns + STALL_NS;
 }
 
 // Slices shrink near the end of a request so that its last ones end together: a slice takes at most
@@ -34,84 +51,122 @@ uint64_t end_game(uint64_t size, const PickQuery &query, uint64_t rate, uint64_t
     return std::min(size, std::max(rounded, parameters.slice_size_min));
 }
 
+enum State : uint8_t { AWAY, FULL, OPEN };
+
 // Earliest completion first (Lim et al., "ECF: An MPTCP Path Scheduler to Manage Heterogeneous
 // Paths", 2017): the full endpoints that are quicker than the best open one would drain everything
-// that waits before it had finished this slice.
-bool better_wait(std::span<const Choice> choices, const uint64_t *finish_ns, const uint8_t *full,
-                 uint64_t best_ns, const PickQuery &query) {
-    Wide work = std::max(query.backlog, query.size);
-    Wide rate = 0;
-    uint64_t base_ns = TIME_NS_MAX;
+// that waits before it had finished this slice. waited_for: set to OPEN for those, or nullptr.
+bool better_wait(std::span<const Choice> choices, const State *states, uint64_t best_ns,
+                 const PickQuery &query, State *waited_for) {
+    uint64_t work = std::max(query.backlog, query.size), rate = 0, base_ns = TIME_NS_MAX;
     for (size_t i = 0; i < choices.size(); i++) {
-        if (!full[i] || finish_ns[i] >= best_ns) continue;
+        if (states[i] != FULL) continue;
         const Path &path = *choices[i].path;
+        uint64_t finish_ns = path.predict_ns(query.size);
+        if (finish_ns >= best_ns || !is_moving(path, finish_ns, query.now_ns)) continue;
         work += path.own.inflight_bytes;
         rate += path.own.rate.bytes_per_s();
         base_ns = std::min(base_ns, path.base.ns());
+        if (waited_for) waited_for[i] = OPEN;
     }
     // (work / rate) + base < best, without the division.
-    return rate > 0 && best_ns > base_ns && work * NS_PER_S < rate * (best_ns - base_ns);
+    return rate > 0 && best_ns > base_ns &&
+           static_cast<Wide>(work) * NS_PER_S < static_cast<Wide>(rate) * (best_ns - base_ns);
+}
+
+// What remains of the decision once the best open endpoint is known.
+Picked decide(std::span<const Choice> choices, const State *states, int best, uint64_t best_ns,
+              uint64_t rates, const PickQuery &query, const Parameters &parameters,
+              State *waited_for) {
+    // All endpoints together could not drain what waits in that time: no need to look closer.
+    bool may_wait =
+        static_cast<Wide>(query.backlog) * NS_PER_S < static_cast<Wide>(rates) * best_ns;
+    if (may_wait && parameters.ecf && better_wait(choices, states, best_ns, query, waited_for))
+        return {PICK_WAIT, 0};
+    uint64_t rate = choices[static_cast<size_t>(best)].path->own.rate.bytes_per_s();
+    return {best, end_game(query.size, query, rate, rates, parameters)};
+}
+
+// The whole decision, over tiers and with reasons.
+Picked pick_over_tiers(std::span<const Choice> choices, State *states, uint64_t rates,
+                       const PickQuery &query, const Parameters &parameters, PickRow *rows) {
+    int best = PICK_WAIT;
+    uint64_t best_score = NEVER, best_ns = 0, nearer_ns = NEVER, tier_ns = NEVER;
+    uint32_t tier = 0;
+    for (size_t i = 0; i < choices.size(); i++) {
+        const Path &path = *choices[i].path;
+        if (rows) rows[i] = {0, 0, 0, TENT_VERDICT_NOT_READY};
+        if (states[i] == AWAY) continue;
+        if (choices[i].tier != tier) {
+            nearer_ns = std::min(nearer_ns, tier_ns);
+            tier_ns = NEVER;
+            tier = choices[i].tier;
+        }
+        uint64_t finish_ns = path.predict_ns(query.size);
+        uint64_t score_ns = path.predict_ns(query.size * uint64_t{choices[i].penalty});
+        if (states[i] == OPEN || is_moving(path, finish_ns, query.now_ns))
+            tier_ns = std::min(tier_ns, finish_ns);
+        bool farther = finish_ns >= nearer_ns;  // a farther tier only where it finishes earlier
+        if (rows)
+            rows[i] = {finish_ns, score_ns, path.window_bytes(query.slice_size, parameters),
+                       static_cast<uint32_t>(farther             ? TENT_VERDICT_FARTHER
+                                             : states[i] == OPEN ? TENT_VERDICT_SLOWER
+                                                                 : TENT_VERDICT_FULL)};
+        if (farther) {
+            states[i] = AWAY;
+        } else if (states[i] == OPEN && score_ns < best_score) {
+            best = static_cast<int>(i);
+            best_score = score_ns;
+            best_ns = finish_ns;
+        }
+    }
+    if (best < 0) return {PICK_WAIT, 0};
+    State waited_for[CHOICES_MAX] = {};
+    Picked picked = decide(choices, states, best, best_ns, rates, query, parameters, waited_for);
+    if (!rows) return picked;
+    rows[best].verdict = picked.index < 0 ? TENT_VERDICT_PASSED_OVER : TENT_VERDICT_CHOSEN;
+    for (size_t i = 0; picked.index < 0 && i < choices.size(); i++)
+        if (waited_for[i] == OPEN) rows[i].verdict = TENT_VERDICT_AWAITED;
+    return picked;
 }
 
 }  // namespace
 
 Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
                        const Parameters &parameters, PickRow *rows) {
-    uint64_t finish_ns[CHOICES_MAX];
-    uint8_t full[CHOICES_MAX];
-    int best = PICK_NONE;
-    bool any = false, any_full = false;
-    uint64_t best_score = 0, best_ns = 0, rates = 0;
-    uint64_t nearer_ns = TIME_NS_MAX * 2, tier_ns = TIME_NS_MAX * 2;
-    uint32_t tier = 0;
+    const Terms terms = terms_of(query, parameters);
+    State states[CHOICES_MAX];
+    uint64_t rates = 0;
+    bool any = false, any_open = false;
     for (size_t i = 0; i < choices.size(); i++) {
-        const Choice &choice = choices[i];
-        Path &path = *choice.path;
-        full[i] = 0;
-        if (rows) rows[i] = {0, 0, 0, TENT_VERDICT_NOT_READY};
+        Path &path = *choices[i].path;
+        states[i] = AWAY;
         if (!path.ready) continue;
         path.refresh(query.now_ns, parameters);
         any = true;
-        if (choice.tier != tier) {
-            nearer_ns = std::min(nearer_ns, tier_ns);
-            tier_ns = TIME_NS_MAX * 2;
-            tier = choice.tier;
-        }
-        uint64_t finish = path.predict_ns(query.size);
-        uint64_t score =
-            choice.penalty == 1 ? finish : path.predict_ns(query.size * uint64_t{choice.penalty});
-        finish_ns[i] = finish;
         rates += path.own.rate.bytes_per_s();
-        bool open = is_open(path, query, parameters);
-        bool moving = open || !is_stalled(path, finish, query.now_ns);
-        if (moving) tier_ns = std::min(tier_ns, finish);
-        if (rows)
-            rows[i] = {finish, score, path.window_bytes(query.slice_size, parameters),
-                       static_cast<uint32_t>(open ? TENT_VERDICT_SLOWER : TENT_VERDICT_FULL)};
-        if (finish >= nearer_ns) {  // a farther tier only where it finishes earlier
-            if (rows) rows[i].verdict = TENT_VERDICT_FARTHER;
-            continue;
-        }
-        if (!open) {
-            full[i] = moving;
-            any_full |= moving;
-        } else if (best < 0 || score < best_score) {
-            best = static_cast<int>(i);
-            best_score = score;
-            best_ns = finish;
-        }
+        bool open = is_open(path, query, terms);
+        states[i] = open ? OPEN : FULL;
+        any_open |= open;
     }
-    if (!any) return {PICK_NONE, 0};
-    if (best < 0) return {PICK_WAIT, 0};
-    if (any_full && parameters.ecf && better_wait(choices, finish_ns, full, best_ns, query)) {
-        for (size_t i = 0; rows && i < choices.size(); i++)
-            if (full[i] && finish_ns[i] < best_ns) rows[i].verdict = TENT_VERDICT_AWAITED;
-        if (rows) rows[best].verdict = TENT_VERDICT_PASSED_OVER;
-        return {PICK_WAIT, 0};
+    if (!any && !rows) return {PICK_NONE, 0};
+    if (!any_open && !rows) return {PICK_WAIT, 0};
+    if (rows || choices.front().tier != choices.back().tier) {
+        Picked picked = pick_over_tiers(choices, states, rates, query, parameters, rows);
+        return any ? picked : Picked{PICK_NONE, 0};
     }
-    if (rows) rows[best].verdict = TENT_VERDICT_CHOSEN;
-    uint64_t rate = choices[static_cast<size_t>(best)].path->own.rate.bytes_per_s();
-    return {best, end_game(query.size, query, rate, rates, parameters)};
+    int best = PICK_WAIT;
+    uint64_t best_score = NEVER;
+    for (size_t i = 0; i < choices.size(); i++) {
+        if (states[i] != OPEN) continue;
+        const Choice &choice = choices[i];
+        uint64_t score_ns = choice.path->predict_ns(query.size * uint64_t{choice.penalty});
+        if (score_ns >= best_score) continue;
+        best = static_cast<int>(i);
+        best_score = score_ns;
+    }
+    uint64_t best_ns = choices[static_cast<size_t>(best)].path->predict_ns(query.size);
+    return decide(choices, states, best, best_ns, rates, query, parameters, nullptr);
 }
 
 Picked pick_round_robin(std::span<const Choice> choices, const PickQuery &query,

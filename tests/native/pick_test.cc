@@ -5,6 +5,7 @@
 #include <tent/tent.h>
 
 #include <memory>
+#include <random>
 #include <vector>
 
 #include "check.h"
@@ -144,13 +145,40 @@ TEST(a_farther_tier_is_used_only_where_it_finishes_earlier) {
     CHECK_EQ(equal.pick(MIB, MIB, 1000000 * US).index, 1);
 }
 
+TEST(the_quick_decision_is_the_explained_one) {
+    std::mt19937_64 random(11);
+    int waits = 0, picks = 0;
+    for (int round = 0; round < 20000; round++) {
+        Rails rails;
+        size_t count = random() % 6 + 1;
+        for (size_t i = 0; i < count; i++) {
+            Path &path = rails.add((random() % 20 + 1) * GB_S, random() % 4 * 100000, 1);
+            path.ready = random() % 10 > 0;
+            path.blocked = random() % 10 == 0;
+            path.window_product = random() % 4 * 100000;
+        }
+        PickRow rows[6];
+        uint64_t now_ns = random() % 2 ? 0 : random() % (10 * MS);
+        uint64_t backlog = 65536 << random() % 12;
+        Picked quick = rails.pick(65536, backlog, now_ns);
+        Picked slow = rails.pick(65536, backlog, now_ns, rows);
+        CHECK_EQ(quick.index, slow.index);
+        CHECK_EQ(quick.size, slow.size);
+        for (size_t i = 0; i < count; i++)
+            CHECK_EQ(rows[i].verdict == TENT_VERDICT_CHOSEN, slow.index == static_cast<int>(i));
+        waits += quick.index == PICK_WAIT;
+        picks += quick.index >= 0;
+    }
+    CHECK(waits > 1000 && picks > 1000);
+}
+
 TEST(windows_follow_rate_and_latency_between_floor_and_cap) {
     Rails rails;
     Path &path = rails.add(GB_S);
     CHECK_EQ(path.window_bytes(MIB, rails.parameters), 2 * MIB);
-    path.bandwidth_delay_bytes = 8000000;
+    path.window_product = 10000000;
     CHECK_EQ(path.window_bytes(MIB, rails.parameters), 10000000 + MIB);
-    path.bandwidth_delay_bytes = UINT64_MAX;
+    path.window_product = rails.parameters.window_size_max;
     CHECK_EQ(path.window_bytes(MIB, rails.parameters), 16 * MIB);
     CHECK_EQ(path.window_bytes(64 * MIB, rails.parameters), 64 * MIB);  // one slice always fits
 }
