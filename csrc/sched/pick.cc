@@ -30,7 +30,7 @@ bool is_open(const Path &path, const PickQuery &query, const Terms &terms) {
     uint64_t window = std::max(path.window_product + query.slice_size, terms.window_min);
     window = std::min(window, terms.window_max);
     return terms.unlimited | (path.own.inflight_bytes == 0) |
-           (path.own.inflight_bytes + query.size <= window);
+           (path.own.inflight_bytes < window);
 }
 
 // Waiting for a full endpoint is right only while it moves.
