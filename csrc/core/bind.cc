@@ -185,7 +185,7 @@ uint64_t serve(Engine &engine, Flow &flow) {
         }
         turn += bound;
     }
-    engine.share.spend(flow.class_, turn);
+    engine.share.spend(flow.class_, turn, parameters(engine));
     if (flow_empty(flow))
         flow_deactivate(engine, flow);
     else

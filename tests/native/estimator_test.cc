@@ -198,18 +198,18 @@ TEST(classes_share_bytes_by_weight_and_lend_what_they_do_not_use) {
     for (int i = 0; i < 21 * 1000; i++) {
         int c = share.next(7, 7, parameters);
         bytes[c] += MIB;
-        share.spend(static_cast<uint32_t>(c), MIB);
+        share.spend(static_cast<uint32_t>(c), MIB, parameters);
     }
     CHECK_EQ(bytes[TENT_CLASS_HIGH], 16000 * MIB);
     CHECK_EQ(bytes[TENT_CLASS_NORMAL], 4000 * MIB);
     CHECK_EQ(bytes[TENT_CLASS_LOW], 1000 * MIB);
     for (int i = 0; i < 1000; i++) {  // only low has room
         CHECK_EQ(share.next(1 << TENT_CLASS_LOW, 7, parameters), TENT_CLASS_LOW);
-        share.spend(TENT_CLASS_LOW, MIB);
+        share.spend(TENT_CLASS_LOW, MIB, parameters);
     }
     uint64_t high = 0;  // what high did not use then is not saved up
     while (share.next(7, 7, parameters) == TENT_CLASS_HIGH) {
-        share.spend(TENT_CLASS_HIGH, MIB);
+        share.spend(TENT_CLASS_HIGH, MIB, parameters);
         high++;
     }
     CHECK(high <= 16);

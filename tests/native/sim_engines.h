@@ -94,8 +94,8 @@ struct Fabric {
             options.nominal_bytes_per_s = rails[i].nominal;
             options.latency_ns = rails[i].latency_ns;
             options.numa = -1;
-            made.rails.push_back(SIM(rail)(sim, static_cast<uint32_t>(index),
-                                           std::to_string(i).c_str(), &options));
+            made.rails.push_back(
+                SIM(rail)(sim, static_cast<uint32_t>(index), std::to_string(i).c_str(), &options));
             CHECK(made.rails.back() >= 0);
         }
         char address[64];
@@ -119,7 +119,8 @@ struct Fabric {
         Host &h = hosts[host];
         std::string plan = "plan 1\nset sim.fabric=" + name + "\n" + lines;
         for (size_t i = 0; i < h.rails.size(); i++)
-            plan += "rail " + std::to_string(i) + " sim " + h.device_prefix + std::to_string(i) + "\n";
+            plan +=
+                "rail " + std::to_string(i) + " sim " + h.device_prefix + std::to_string(i) + "\n";
         plan += route.empty() ? "route * : sim[" + all_rails(host) + "] slice=64k\n" : route + "\n";
         tent_engine_options options{};
         options.size = sizeof options;
@@ -136,9 +137,9 @@ struct Fabric {
         int32_t status = tent_engine_open(&options, &h.engine);
         if (status != TENT_OK) printf("%s\n", tent_last_error());
         CHECK_EQ(status, TENT_OK);
-        CHECK_EQ(tent_region_register(h.engine, h.memory.data(), h.memory.size(), nullptr,
-                                      &h.segment),
-                 TENT_OK);
+        CHECK_EQ(
+            tent_region_register(h.engine, h.memory.data(), h.memory.size(), nullptr, &h.segment),
+            TENT_OK);
         engines.push_back(h.engine);
     }
     uint64_t now_ns() const { return SIM(now_ns)(sim); }
