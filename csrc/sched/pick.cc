@@ -29,8 +29,7 @@ bool is_open(const Path &path, const PickQuery &query, const Terms &terms) {
     if (terms.low && path.local->low_slices >= terms.low_slices_max) return false;
     uint64_t window = std::max(path.window_product + query.slice_size, terms.window_min);
     window = std::min(window, terms.window_max);
-    return terms.unlimited | (path.own.inflight_bytes == 0) |
-           (path.own.inflight_bytes < window);
+    return terms.unlimited | (path.own.inflight_bytes == 0) | (path.own.inflight_bytes < window);
 }
 
 // Waiting for a full endpoint is right only while it moves.
@@ -169,20 +168,41 @@ Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
     return decide(choices, states, best, best_ns, rates, query, parameters, nullptr);
 }
 
-Picked pick_round_robin(std::span<const Choice> choices, const PickQuery &query,
-                        StripeState &state) {
+namespace {
+
+// The endpoints of the nearest tier that has a ready one.
+std::span<const Choice> nearest(std::span<const Choice> choices) {
+    for (size_t i = 0; i < choices.size(); i++) {
+        if (!choices[i].path->ready) continue;
+        size_t begin = i, end = i + 1;
+        while (begin > 0 && choices[begin - 1].tier == choices[i].tier)
+            begin--;
+        while (end < choices.size() && choices[end].tier == choices[i].tier)
+            end++;
+        return choices.subspan(begin, end - begin);
+    }
+    return {};
+}
+
+}  // namespace
+
+Picked pick_round_robin(std::span<const Choice> all, const PickQuery &query, StripeState &state) {
+    std::span<const Choice> choices = nearest(all);
+    size_t first = static_cast<size_t>(choices.data() - all.data());
     bool any = false;
     for (size_t tried = 0; tried < choices.size(); tried++) {
         size_t i = (state.turn + tried) % choices.size();
         any |= choices[i].path->ready;
         if (!choices[i].path->ready || choices[i].path->blocked) continue;
         state.turn = i + 1;
-        return {static_cast<int>(i), query.size};
+        return {static_cast<int>(first + i), query.size};
     }
     return {any ? PICK_WAIT : PICK_NONE, 0};
 }
 
-Picked pick_static(std::span<const Choice> choices, const PickQuery &query, StripeState &state) {
+Picked pick_static(std::span<const Choice> all, const PickQuery &query, StripeState &state) {
+    std::span<const Choice> choices = nearest(all);
+    size_t first = static_cast<size_t>(choices.data() - all.data());
     int best = PICK_NONE;
     bool any = false;
     uint64_t best_begin = 0, best_end = 0;
@@ -192,7 +212,7 @@ Picked pick_static(std::span<const Choice> choices, const PickQuery &query, Stri
         if (!path.ready || path.blocked) continue;
         uint64_t nominal =
             path.own.rate.nominal() ? path.own.rate.nominal() : path.own.rate.bytes_per_s();
-        uint64_t begin = std::max(state.dealt_ns[i], state.virtual_ns);
+        uint64_t begin = std::max(state.dealt_ns[first + i], state.virtual_ns);
         uint64_t end = begin + wire_ns(query.size, pace_of(nominal));
         if (best >= 0 && (begin > best_begin || (begin == best_begin && end >= best_end))) continue;
         best = static_cast<int>(i);
@@ -202,8 +222,9 @@ Picked pick_static(std::span<const Choice> choices, const PickQuery &query, Stri
     if (best < 0) return {any ? PICK_WAIT : PICK_NONE, 0};
     // Start-time fair queueing: an endpoint that was away begins now, it does not catch up.
     state.virtual_ns = best_begin;
-    state.dealt_ns[best] = best_end;
-    return {best, query.size};
+    size_t chosen = first + static_cast<size_t>(best);
+    state.dealt_ns[chosen] = best_end;
+    return {static_cast<int>(chosen), query.size};
 }
 
 Picked pick_tent_paper(std::span<const Choice> choices, const PickQuery &query,

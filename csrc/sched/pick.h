@@ -48,9 +48,9 @@ Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
                        const Parameters &parameters, PickRow *rows = nullptr);
 
 // The others, for comparison. All bind at submit: they know no window.
-//   round_robin  the ready endpoints in turn
-//   static       in proportion to nominal speed, as UCX's multi-lane striping
-//   tent_paper   per-slice argmin of the prediction, without late binding
+//   round_robin  the ready endpoints of the nearest tier in turn, as Mooncake's classic engine
+//   static       those in proportion to nominal speed, as UCX's multi-lane striping
+//   tent_paper   per-slice argmin of the prediction over all tiers, without late binding
 // cursor is the rung's memory: of the turn, or of the bytes dealt out in virtual time.
 struct StripeState {
     uint64_t turn = 0;

@@ -253,6 +253,26 @@ TEST(static_deals_in_proportion_to_nominal_speed_whatever_happens) {
     CHECK(first >= 29 && first <= 31);
 }
 
+TEST(striping_stays_within_the_nearest_tier_that_is_ready) {
+    Rails rails;
+    rails.add(GB_S);
+    rails.add(GB_S, 0, 3, 2);
+    rails.add(GB_S, 0, 3, 2);
+    StripeState turns, shares;
+    PickQuery query{MIB, MIB, MIB, MIB, 0, false, false};
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQ(pick_round_robin(rails.choices, query, turns).index, 0);
+        CHECK_EQ(pick_static(rails.choices, query, shares).index, 0);
+    }
+    rails.path(0).ready = false;
+    std::vector<int> seen;
+    for (int i = 0; i < 4; i++)
+        seen.push_back(pick_static(rails.choices, query, shares).index);
+    CHECK((seen == std::vector<int>{1, 2, 1, 2}));
+    CHECK_EQ(pick_round_robin(rails.choices, query, turns).index, 2);
+    CHECK_EQ(pick_round_robin(rails.choices, query, turns).index, 1);
+}
+
 TEST(tent_paper_is_the_argmin_without_windows) {
     Rails rails;
     rails.add(2 * GB_S, 40 * MIB);
