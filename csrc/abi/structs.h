@@ -1,5 +1,5 @@
-// Reading what a caller gives: structs, which may be of an older (shorter) or newer (longer) version
-// than ours, and texts. Leans on base/status. Must never read beyond what the caller says is there.
+// Reading what a caller gives: texts, and structs, which may be of an older (shorter) or newer
+// (longer) version than ours. Leans on base/status. Must never read beyond the size they say.
 #pragma once
 
 #include <algorithm>
