@@ -48,16 +48,6 @@ tent_counters row_of(const Tally &tally, const std::string &name) {
     return row;
 }
 
-uint32_t public_state(EndpointState state) {
-    switch (state) {
-        case EndpointState::Ready: return TENT_STATE_HEALTHY;
-        case EndpointState::Fencing:
-        case EndpointState::Waiting: return TENT_STATE_QUARANTINED;
-        case EndpointState::Gone: return TENT_STATE_TERMINATED;
-        default: return TENT_STATE_CONNECTING;
-    }
-}
-
 // The best state among a rail's endpoints; CONNECTING when it has none.
 uint32_t rail_state(const Engine &engine, const Rail &rail) {
     uint32_t state = UINT32_MAX;
@@ -110,6 +100,16 @@ std::vector<tent_counters> endpoint_rows(Engine &engine) {
 }
 
 }  // namespace
+
+uint32_t public_state(EndpointState state) {
+    switch (state) {
+        case EndpointState::Ready: return TENT_STATE_HEALTHY;
+        case EndpointState::Fencing:
+        case EndpointState::Waiting: return TENT_STATE_QUARANTINED;
+        case EndpointState::Gone: return TENT_STATE_TERMINATED;
+        default: return TENT_STATE_CONNECTING;
+    }
+}
 
 void announce(Engine &engine) {
     uint64_t one = 1;

@@ -145,9 +145,16 @@ void routes_forget(Engine &engine, const PlanGeneration &generation) {
     }
 }
 
+const BoundRoute *routes_first(const Engine &engine, const Segment &segment,
+                               const RouteQuery &query) {
+    const PlanGeneration *current = engine.plans.back().get();
+    for (const auto &route : segment.routes)
+        if (route->generation == current && route_matches(*route->row, query)) return route.get();
+    return nullptr;
+}
+
 const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &request,
                                const char *label) {
-    const PlanGeneration *current = engine.plans.back().get();
     RouteQuery query;
     query.op = request.op;
     query.local = engine.regions[request.local_region]->location;
@@ -156,9 +163,7 @@ const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &
     query.size = request.length;
     query.class_ = request.class_;
     query.label = label;
-    for (const auto &route : segment.routes)
-        if (route->generation == current && route_matches(*route->row, query)) return route.get();
-    return nullptr;
+    return routes_first(engine, segment, query);
 }
 
 void routes_pathless(Engine &engine, Segment &segment) {
