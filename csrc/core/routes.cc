@@ -47,11 +47,12 @@ Endpoint *endpoint_between(const Segment &segment, const Rail *rail, uint32_t pe
 }
 
 // The endpoints of one local rail towards the segment's peer, made where missing.
-std::vector<Endpoint *> endpoints_of(Engine &engine, Segment &segment, Rail &rail,
-                                     size_t local_rails) {
+std::vector<Endpoint *> endpoints_of(Engine &engine, Segment &segment, Rail &rail) {
     const Parameters &parameters = engine.plans.back()->plan.parameters;
     std::vector<Pairing> found = pairings(rail, segment.descriptor);
-    size_t peer_rails = 0;
+    size_t local_rails = 0, peer_rails = 0;
+    for (const Rail *other : engine.plans.back()->rails)
+        local_rails += other && other->transport == rail.transport;
     for (const DescriptorRail &other : segment.descriptor.rails)
         peer_rails += other.transport == rail.transport->name;
     // More than one remote rail only where the peer has more rails than we have.
@@ -79,9 +80,6 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
         bound_rung.hedge = rung.hedge;
         bound_rung.index = static_cast<uint32_t>(&rung - row.rungs.data());
         bound_rung.stripe = std::make_unique<StripeState>();
-        size_t rails = 0;
-        for (const auto &tier : rung.tiers)
-            rails += tier.size();
         for (size_t tier = 0; tier < rung.tiers.size(); tier++) {
             uint32_t number = static_cast<uint32_t>(tier) + 1;
             uint32_t penalty = static_cast<uint32_t>(tier_penalty(parameters, number));
@@ -89,7 +87,7 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
                 Rail *rail = generation.rails[index];
                 if (!rail) continue;
                 auto &endpoints = (*by_rail)[index];
-                if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail, rails);
+                if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail);
                 for (Endpoint *endpoint : endpoints) {
                     if (bound_rung.choices.size() == CHOICES_MAX) break;
                     bound_rung.choices.push_back({&endpoint->path, penalty, number});

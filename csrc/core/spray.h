@@ -1,6 +1,7 @@
 // The data path: takes submitted requests, slices them late, picks an endpoint per slice, posts,
-// settles, and turns requests terminal exactly once (spray.cc, bind.cc). Driver only. No allocation, lock or own system
-// call per slice. Leans on sched/ for the decisions and on plugins through their table.
+// settles, and turns requests terminal exactly once (spray.cc, bind.cc). Driver only.
+// No allocation, lock or own system call per slice. Leans on sched/ for the decisions and on
+// plugins through their table.
 #pragma once
 
 #include "core/engine.h"
