@@ -10,9 +10,9 @@ beside it. Leans on the installed package and numpy. Must never judge a number: 
     {"do": "connect", "plan", "address", "size"}           -> connected
     {"do": "fill", "seed"}                                 -> digest of the new content
     {"do": "digest"}                                       -> digest
-    {"do": "stream", "op", "warm_ns", "measure_ns"}        -> elapsed_ns, bytes (per rail)
-    {"do": "watch", "op", "warm_ns", "measure_ns"}         -> begun; at its end samples, each
-                                                              [time_ns, settled and bound per rail]
+    {"do": "stream", "op", "depth", "warm_ns", "measure_ns"} -> elapsed_ns, bytes (per rail)
+    {"do": "watch", as stream}                             -> begun_ns; at its end samples, each
+                                                              [time_ns, settled, in flight per rail]
     {"do": "close"}                                        -> closed
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 import tent
 
 REQUEST = 1 << 20
-BATCH = 8 << 20
+BATCH = 4 << 20
 WAIT_S = 20.0
 # How often finished batches are sent again and, in a watch, counters are read.
 TICK_NS = 5_000_000
@@ -41,12 +41,12 @@ def answer(**values: Any) -> None:
 
 
 def sample(engine: tent.Engine) -> tuple[int, list[int], list[int]]:
-    """(when, payload bytes settled per rail, bytes ever bound to each rail)."""
+    """(when, payload bytes settled per rail, bytes in flight on each rail)."""
     rails = engine.counters().rails
     return (
         time.monotonic_ns(),
         [row.bytes_written + row.bytes_read for row in rails],
-        [row.charged_bytes for row in rails],
+        [row.inflight_bytes for row in rails],
     )
 
 
@@ -77,10 +77,10 @@ class End:
             length=REQUEST,
         )
 
-    def stream(self, op: str, duration_ns: int, *, warm_ns: int) -> list[Any]:
-        """Samples every TICK_NS after `warm_ns`, while all memory is outstanding, part by part."""
+    def stream(self, *, op: str, depth: int, warm_ns: int, measure_ns: int) -> list[Any]:
+        """Samples every TICK_NS after `warm_ns`, with `depth` bytes of requests outstanding."""
         offsets = np.arange(0, BATCH, REQUEST, dtype=np.uint64)
-        parts = [np.uint64(start) + offsets for start in range(0, len(self.bytes), BATCH)]
+        parts = [np.uint64(start) + offsets for start in range(0, depth, BATCH)]
         running = [self.submit(op, part) for part in parts]
         samples = []
         begin_ns = tick_ns = time.monotonic_ns()
@@ -93,7 +93,7 @@ class End:
             now_ns = time.monotonic_ns()
             if now_ns - begin_ns >= warm_ns:
                 samples.append(sample(self.engine))
-            if now_ns - begin_ns >= warm_ns + duration_ns:
+            if now_ns - begin_ns >= warm_ns + measure_ns:
                 break
             tick_ns = max(tick_ns + TICK_NS, now_ns)
             time.sleep((tick_ns - now_ns) / 1e9)
@@ -103,58 +103,47 @@ class End:
         return samples
 
 
-def serve(end: End | None, command: dict[str, Any]) -> None:
-    assert end is not None, f"'{command['do']}' before an engine was opened"
-    match command["do"]:
+def obey(end: End, do: str, values: dict[str, Any]) -> None:
+    match do:
         case "fill":
-            end.fill(command["seed"])
+            end.fill(values["seed"])
             answer(digest=end.digest())
         case "digest":
             answer(digest=end.digest())
         case "stream":
-            samples = end.stream(command["op"], command["measure_ns"], warm_ns=command["warm_ns"])
+            samples = end.stream(**values)
             (begin_ns, begin, _), (end_ns, last, _) = samples[0], samples[-1]
             moved = [after - before for before, after in zip(begin, last, strict=True)]
             answer(elapsed_ns=end_ns - begin_ns, bytes=moved)
         case "watch":
-            answer(begun=time.monotonic_ns())
-            samples = end.stream(command["op"], command["measure_ns"], warm_ns=command["warm_ns"])
-            answer(samples=samples)
-        case other:
-            raise SystemExit(f"unknown command: {other}")
+            answer(begun_ns=time.monotonic_ns())
+            answer(samples=end.stream(**values))
+        case _:
+            raise SystemExit(f"unknown command: {do}")
 
 
 def main(key_file: str) -> int:
     end: End | None = None
     for line in sys.stdin:
-        command = json.loads(line)
-        match command["do"]:
-            case "serve":
-                end = End(
-                    plan=command["plan"],
-                    listen=command["listen"],
-                    key_file=key_file,
-                    size=command["size"],
-                    name="bench-target",
-                )
-                answer(address=end.engine.address)
-            case "connect":
-                end = End(
-                    plan=command["plan"],
-                    listen="127.0.0.1:0",
-                    key_file=key_file,
-                    size=command["size"],
-                    name="bench-initiator",
-                )
-                end.segment = end.engine.open_segment(command["address"], timeout=WAIT_S)
-                answer(connected=1)
-            case "close":
-                if end is not None:
-                    end.engine.close()
-                end = None
-                answer(closed=1)
-            case _:
-                serve(end, command)
+        values = json.loads(line)
+        do = values.pop("do")
+        if do == "serve":
+            end = End(**values, key_file=key_file, name="bench-target")
+            answer(address=end.engine.address)
+        elif do == "connect":
+            address = values.pop("address")
+            end = End(**values, listen="127.0.0.1:0", key_file=key_file, name="bench-initiator")
+            end.segment = end.engine.open_segment(address, timeout=WAIT_S)
+            answer(connected=1)
+        elif do == "close":
+            if end is not None:
+                end.engine.close()
+            end = None
+            answer(closed=1)
+        elif end is None:
+            raise SystemExit(f"'{do}' before an engine was opened")
+        else:
+            obey(end, do, values)
     if end is not None:
         end.engine.close()
     return 0

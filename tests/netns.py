@@ -183,9 +183,15 @@ class Rails:
         tc = ["tc", "-n", self.namespace(side)]
         device = ["dev", self.device(side, rail)]
         # r2q only avoids a warning; the quantum that it would choose is given.
-        _run(*tc, "qdisc", "add", *device, *"root handle 1: htb default 1 r2q 1000".split())
+        _run(
+            *tc,
+            "qdisc",
+            "add",
+            *device,
+            *["root", "handle", "1:", "htb", "default", "1", "r2q", "1000"],
+        )
         _run(*self._rate_command(side, rail, "add", rate_mbit))
-        _run(*tc, "qdisc", "add", *device, *"parent 1:1 handle 10:".split(),
+        _run(*tc, "qdisc", "add", *device, "parent", "1:1", "handle", "10:",
              "pfifo", "limit", str(QUEUE_PACKETS))  # fmt: skip
 
     def _rate_command(self, side: str, rail: int, verb: str, rate_mbit: int) -> list[str]:
@@ -322,7 +328,9 @@ def _refusal(command: Sequence[str], words: str) -> str:
     said = " ".join(words.split()) or "nothing"
     lower = said.lower()
     if "not permitted" in lower or "permission denied" in lower:
-        todo = "root is not enough here: allow CAP_SYS_ADMIN and CAP_NET_ADMIN, or leave the sandbox"
+        todo = (
+            "root is not enough here: allow CAP_SYS_ADMIN and CAP_NET_ADMIN, or leave the sandbox"
+        )
     elif "unknown" in lower or "not supported" in lower or "rtnetlink answers: no such" in lower:
         todo = "the kernel lacks it: load veth and sch_htb, or use one built with CONFIG_VETH " \
                "and CONFIG_NET_SCH_HTB"  # fmt: skip
