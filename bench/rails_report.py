@@ -36,6 +36,8 @@ class Row:
     rounds: int
     shares: tuple[float, ...]
     shares_ideal: tuple[float, ...]
+    cpu_busy: float
+    """Of the machine while all rails ran, others included; near 1 the rails are not the limit."""
     wanted: float
     ok: bool
 
@@ -105,6 +107,7 @@ def _rows_table(rows: Sequence[Row]) -> str:
         "wanted",
         "share %",
         "ideal %",
+        "cpu %",
     )
     body = [
         (
@@ -118,6 +121,7 @@ def _rows_table(rows: Sequence[Row]) -> str:
             goal_text(row.wanted, row.ok),
             _percent(row.shares),
             _percent(row.shares_ideal),
+            f"{100 * row.cpu_busy:.0f}",
         )
         for row in rows
     ]
