@@ -119,7 +119,7 @@ struct World {
         CHECK(index >= 0);
         return static_cast<uint32_t>(index);
     }
-    Node &node(const char *device, uint32_t slices_max = 256) {
+    Node &node(const char *device, uint32_t slices_max = 4096) {
         nodes.push_back(std::make_unique<Node>(device, tent_sim_name(sim), now_ns, slices_max));
         return *nodes.back();
     }
