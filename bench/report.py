@@ -86,7 +86,7 @@ class Report:
     def to_text(self) -> str:
         parts = [_rows_table(self.rows)]
         if self.checks:
-            parts.append(_checks_table(self.checks))
+            parts.append(checks_table(self.checks))
         if self.references:
             parts.append(_facts_table(self.references))
         parts.extend(f"note: {note}" for note in self.notes)
@@ -194,10 +194,10 @@ def _rows_table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
-def _checks_table(checks: Sequence[Check]) -> str:
+def checks_table(checks: Sequence[Check]) -> str:
     def verdict(ok: bool | None) -> str:
         return "-" if ok is None else "ok" if ok else "MISSED"
 
@@ -212,17 +212,17 @@ def _checks_table(checks: Sequence[Check]) -> str:
         )
         for c in checks
     ]
-    return _table(("check", "value", "unit", "wanted", "", "note"), body)
+    return table(("check", "value", "unit", "wanted", "", "note"), body)
 
 
 def _facts_table(facts: Sequence[Fact]) -> str:
     body = [
         (f.name, _rate_text(f.bytes_per_s), time_text(f.p50_ns), time_text(f.p99_ns)) for f in facts
     ]
-    return _table(("reference alone", "rate", "p50", "p99"), body)
+    return table(("reference alone", "rate", "p50", "p99"), body)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()

@@ -67,7 +67,7 @@ class Piecewise:
 class Flapping:
     """A rate that is `high` in the first half of each period and `low` in the second.
 
-    At time t it stands at (t + phase_ns) modulo period_ns of its period.
+    At time t it stands at (t + phase_ns) modulo period_ns of its period, which is even.
     """
 
     high: float
@@ -78,10 +78,10 @@ class Flapping:
     def __post_init__(self) -> None:
         _bytes_per_s(self.high)
         _bytes_per_s(self.low)
-        if self.period_ns < 2 or self.phase_ns < 0:
+        if self.period_ns < 2 or self.period_ns % 2 or self.phase_ns < 0:
             raise ValueError(
                 f"a flapping bandwidth has period_ns={self.period_ns}, phase_ns={self.phase_ns}; "
-                "expected at least 2 and 0"
+                "expected an even number from 2 on, and 0 or more"
             )
 
 
@@ -295,10 +295,10 @@ def check_bandwidth(bandwidth: Bandwidth) -> None:
 def _flapped(bandwidth: Flapping, time_ns: int) -> int:
     """Served since the beginning of the period that holds time 0."""
     high, low = int(bandwidth.high), int(bandwidth.low)
-    first_ns = bandwidth.period_ns // 2
+    half_ns = bandwidth.period_ns // 2
     periods, at_ns = divmod(time_ns + bandwidth.phase_ns, bandwidth.period_ns)
-    whole = high * first_ns + low * (bandwidth.period_ns - first_ns)
-    return periods * whole + high * min(at_ns, first_ns) + low * max(0, at_ns - first_ns)
+    whole = (high + low) * half_ns
+    return periods * whole + high * min(at_ns, half_ns) + low * max(0, at_ns - half_ns)
 
 
 def _room(bandwidth: Bandwidth, begin_ns: int, end_ns: int, queued_bytes: int) -> int:
