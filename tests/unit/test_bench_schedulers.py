@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))  # bench/ is a folder of scripts, not a package
+sys.path.append(str(BENCH))  # bench/ is a folder of scripts, not a package
 
 import fabrics  # noqa: E402
 import schedulers  # noqa: E402
