@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from report import KIB, MIB
+from report import GIB, KIB, MIB
 
-from tent.scheduler.bound import Bandwidth, Cut, Flapping, Fluid, Rail
+from tent.scheduler.bound import Bandwidth, Cut, Flapping, Fluid, Piecewise, Rail
 
 GB = 1e9
 RDMA = 25 * GB
 US = 1000
 MS = 1_000_000
-GIB = 1024 * MIB
+SECOND = 1_000_000_000
 
 SIZES = (64 * KIB, MIB, 16 * MIB, 256 * MIB, GIB)
 
@@ -74,6 +74,8 @@ class FabricSpec:
     spread_ns: int = 0
     """requests are spread over at least this much time, so that a period is met everywhere"""
     goal: Goal | None = None
+    plain: bool = True
+    """False: only for the parts of the scheduler that are switched off in turn"""
 
     def rung(self) -> str:
         """The tiers, with all rails in one where nothing else is said."""
@@ -177,6 +179,17 @@ FABRICS = (
         (_FAST,) * 2,
         (_FAST,) * 2,
         initiators=8,
+    ),
+    # Requests stand far apart: what was believed has time to be forgotten.
+    FabricSpec(
+        "recovered",
+        "one of 8 rails at 10 % of what it says for a second, then whole",
+        (RailSpec(Piecewise([(0, RDMA / 10), (SECOND, RDMA)]), nominal=RDMA), *_EIGHT[1:]),
+        _EIGHT,
+        sizes=(MIB, 16 * MIB),
+        outstanding=(1,),
+        spread_ns=10 * SECOND,
+        plain=False,
     ),
 )
 

@@ -26,8 +26,11 @@ COLOURS = ("#1b4f72", "#d68910", "#7dab94", "#c9ced6", "#884ea0")
 
 
 def plot_rows(rows: Sequence[Row], path: Path, *, size: int) -> None:
-    """One panel per number of outstanding requests, one group of bars per fabric."""
-    rows = [row for row in rows if row.request_bytes == size and not row.variant]
+    """One panel per number of outstanding requests, one group of bars per fabric.
+
+    rows: of the comparison of strategies; only those of `size` are drawn.
+    """
+    rows = [row for row in rows if row.request_bytes == size]
     if not rows:
         raise ValueError(f"no row has requests of {size_text(size)}; there is nothing to draw")
     outstanding = sorted({row.outstanding for row in rows})

@@ -17,10 +17,10 @@ from types import TracebackType
 import numpy as np
 from fabrics import BY_NAME, MS, FabricSpec, RailSpec
 from harness import BenchError
-from report import KIB, MIB, size_text
+from report import KIB, MIB
 from tent.testing.sim import Fabric, Host
 
-from tent import Batch, Engine, Segment
+from tent import Batch, Engine, Segment, Timeout
 
 SLICE = 64 * KIB
 REQUEST_TIMEOUT_NS = 2_000 * MS
@@ -212,13 +212,13 @@ class Scene:
     def first_done(self, batches: Sequence[Batch]) -> list[Batch]:
         """Lets time pass until one of the batches is done at least; returns all that are."""
         limit_ns = self.fabric.now_ns + REQUEST_TIMEOUT_NS
-        self.fabric.run(until_ns=limit_ns, batches=list(batches), mode="any")
-        done = [batch for batch in batches if batch.done]
-        if not done:
+        try:
+            self.fabric.run(until_ns=limit_ns, batches=list(batches), mode="any")
+        except Timeout as error:
             raise BenchError(
-                f"{self.spec.name}, {self.case.strategy}, {size_text(self.case.request_bytes)}: a "
-                f"request was not done after {REQUEST_TIMEOUT_NS // MS} ms of virtual time"
-            )
+                f"no request was done after {REQUEST_TIMEOUT_NS // MS} ms of virtual time"
+            ) from error
+        done = [batch for batch in batches if batch.done]
         for batch in done:
             batch.wait()
             batch.close()
@@ -254,7 +254,7 @@ class Scene:
 
     def hedged(self) -> int:
         """Bytes posted a second time because the first were late."""
-        return sum(i.engine.counters().engine.bytes_hedged for i in self.initiators)
+        return sum(getattr(i.engine.counters().engine, "bytes_hedged", 0) for i in self.initiators)
 
     def landed(self) -> int:
         """Bytes that reached the target so far."""
@@ -263,9 +263,7 @@ class Scene:
     def check_bytes(self) -> None:
         """Raises BenchError when carried bytes are not where they were written to."""
         if self.carried and not all(np.array_equal(self.memory, i.source) for i in self.initiators):
-            raise BenchError(
-                f"{self.spec.name}, {self.case.strategy}: the target's bytes are not the source's"
-            )
+            raise BenchError("the target's bytes are not the source's")
 
 
 def route_lines(spec: FabricSpec, case: Case) -> str:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,15 +66,17 @@ class Ablation:
     fabrics: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
     hedge: bool = False
+    slice_bytes: int = SLICE
 
 
 ABLATIONS = (
     Ablation("no estimator", ("lying", "flapping", "tiers"), (("estimator", "no"),)),
     Ablation("no late binding", ("lying", "flapping", "backlog"), (("late_binding", "no"),)),
     Ablation("no ecf", ("half", "tcp", "lying"), (("ecf", "no"),)),
-    Ablation("no end game", ("half", "lying", "tcp"), (("end_game", "no"),)),
+    # Slices of 64 KiB are as small as the end game makes them.
+    Ablation("no end game", ("half", "lying", "tcp"), (("end_game", "no"),), slice_bytes=MIB),
     Ablation("hedging", ("lying", "flapping"), hedge=True),
-    Ablation("no idle decay", ("lying", "flapping"), (("idle_half_life", "0"),)),
+    Ablation("no idle decay", ("recovered", "lying"), (("idle_half_life", "0"),)),
 )
 
 
@@ -95,7 +97,7 @@ def plain_cases(
     cases = []
     for fabric in fabrics:
         for size in fabric.sizes:
-            if quick and size not in QUICK_SIZES:
+            if (quick and size not in QUICK_SIZES) or not fabric.plain:
                 continue
             requests, warmup = counts_of(fabric, size, quick=quick)
             cases += [
@@ -110,7 +112,7 @@ def slice_cases(fabrics: Iterable[FabricSpec], *, quick: bool) -> list[Case]:
     """Ours with larger slices, which its end game makes smaller near the end."""
     cases = []
     for fabric in fabrics:
-        if MAIN_SIZE not in fabric.sizes:
+        if MAIN_SIZE not in fabric.sizes or not fabric.plain:
             continue
         requests, warmup = counts_of(fabric, MAIN_SIZE, quick=quick)
         cases += [
@@ -122,7 +124,6 @@ def slice_cases(fabrics: Iterable[FabricSpec], *, quick: bool) -> list[Case]:
                 requests,
                 warmup,
                 slice_bytes=slice_bytes,
-                variant=f"slices of {size_text(slice_bytes)}",
             )
             for slice_bytes in OTHER_SLICES
         ]
@@ -130,31 +131,33 @@ def slice_cases(fabrics: Iterable[FabricSpec], *, quick: bool) -> list[Case]:
 
 
 def ablation_cases(fabrics: Iterable[FabricSpec], *, quick: bool) -> list[Case]:
-    """Ours with one part switched at a time."""
-    names = {fabric.name for fabric in fabrics}
-    cases = []
+    """Ours with one part switched at a time, and whole where only this needs it."""
+    known = {fabric.name for fabric in fabrics}
+    cases: dict[Case, None] = {}
     for ablation in ABLATIONS:
-        for name in ablation.fabrics:
-            if name not in names:
-                continue
-            fabric = BY_NAME[name]
-            size = MAIN_SIZE if MAIN_SIZE in fabric.sizes else fabric.sizes[0]
-            requests, warmup = counts_of(fabric, size, quick=quick)
-            cases += [
-                Case(
-                    name,
-                    OURS,
-                    outstanding,
-                    size,
-                    requests,
-                    warmup,
-                    settings=ablation.settings,
-                    hedge=ablation.hedge,
-                    variant=ablation.name,
-                )
-                for outstanding in fabric.outstanding
-            ]
-    return cases
+        for fabric in (BY_NAME[name] for name in ablation.fabrics if name in known):
+            main = (MAIN_SIZE,) if MAIN_SIZE in fabric.sizes else fabric.sizes
+            for size in main if fabric.plain else fabric.sizes:
+                requests, warmup = counts_of(fabric, size, quick=quick)
+                for outstanding in fabric.outstanding:
+                    whole = Case(
+                        fabric.name,
+                        OURS,
+                        outstanding,
+                        size,
+                        requests,
+                        warmup,
+                        slice_bytes=ablation.slice_bytes,
+                    )
+                    cases[whole] = None
+                    switched = replace(
+                        whole,
+                        settings=ablation.settings,
+                        hedge=ablation.hedge,
+                        variant=ablation.name,
+                    )
+                    cases[switched] = None
+    return list(cases)
 
 
 @dataclass
@@ -181,10 +184,10 @@ class SchedulerReport:
         )
 
     def to_text(self) -> str:
-        plain = [row for row in self.rows if not row.variant]
+        plain = [row for row in self.rows if _is_plain(row)]
         parts = ["efficiency (p99) by strategy", strategies_table(plain)]
         if len(plain) < len(self.rows):
-            parts += ["variants of predictive", variants_table(self.rows)]
+            parts += ["predictive, and what one thing changes", variants_table(self.rows)]
         parts += ["wanted vs got", checks_table(self.checks)]
         parts += [f"note: {note}" for note in self.notes]
         missed = [check.name for check in self.checks if check.ok is False]
@@ -219,18 +222,20 @@ def strategies_table(rows: Sequence[Row]) -> str:
 
 
 def variants_table(rows: Sequence[Row]) -> str:
-    """Each variant beside the plain row of the same case."""
-    plain = _grouped([row for row in rows if not row.variant])
+    """Each row that is not plain beside the one it differs from in one thing."""
+    by_identity = {_identity(row): row for row in rows}
     body = []
     for row in rows:
-        base = plain.get(_group(row), {}).get(row.strategy)
-        if not row.variant:
+        if _is_plain(row):
             continue
+        plain = replace(row, variant="") if row.variant else replace(row, slice_bytes=SLICE)
+        base = by_identity.get(_identity(plain)) if plain != row else None
         body.append(
             (
-                row.variant,
+                row.variant or ("larger slices" if row.slice_bytes > SLICE else "-"),
                 row.fabric,
                 size_text(row.request_bytes),
+                size_text(row.slice_bytes),
                 str(row.outstanding),
                 f"{row.efficiency:.3f}",
                 "-" if base is None else f"{base.efficiency:.3f}",
@@ -239,13 +244,13 @@ def variants_table(rows: Sequence[Row]) -> str:
                 size_text(row.hedged_bytes),
             )
         )
-    head = ("variant", "fabric", "request", "outst.", "efficiency", "plain", "p99", "plain")
-    return table((*head, "hedged"), body)
+    head = ("variant", "fabric", "request", "slices", "outst.", "efficiency", "plain")
+    return table((*head, "p99", "plain", "hedged"), body)
 
 
 def checks_of(rows: Sequence[Row]) -> list[Check]:
     """What is wanted, as far as these rows can tell."""
-    groups = _grouped([row for row in rows if not row.variant])
+    groups = _grouped([row for row in rows if _is_plain(row)])
     checks = []
     for fabric in FABRICS:
         if fabric.goal is None:
@@ -254,7 +259,8 @@ def checks_of(rows: Sequence[Row]) -> list[Check]:
             row = groups.get((fabric.name, MAIN_SIZE, outstanding), {}).get(OURS)
             if row is not None:
                 name = f"{fabric.name}: 16 MiB, {outstanding} outstanding"
-                checks.append(check_least(name, row.efficiency, "of the bound", least=least))
+                unit = "of the bound" if outstanding == 1 else "of capacity"
+                checks.append(check_least(name, row.efficiency, unit, least=least))
     behind = []
     for key, group in groups.items():
         others = {s: row.efficiency for s, row in group.items() if s != OURS}
@@ -280,6 +286,11 @@ def checks_of(rows: Sequence[Row]) -> list[Check]:
     return checks
 
 
+def _is_plain(row: Row) -> bool:
+    """One of the comparison of strategies."""
+    return not row.variant and row.slice_bytes == SLICE and BY_NAME[row.fabric].plain
+
+
 def _group(row: Row) -> tuple[str, int, int]:
     return row.fabric, row.request_bytes, row.outstanding
 
@@ -293,19 +304,13 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, int, int], dict[str, Row]]:
 
 def run(cases: Sequence[Case], *, jobs: int) -> tuple[list[Row], list[str]]:
     """Measures the cases side by side; rows in their order, and sentences on those that failed."""
-    rows, notes = [], []
     if jobs == 1:
-        outcomes: Iterable[Row | str] = map(attempt, cases)
-        found = list(outcomes)
+        found = [attempt(case) for case in cases]
     else:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(attempt, cases))
-    for outcome in found:
-        if isinstance(outcome, str):
-            notes.append(outcome)
-        else:
-            rows.append(outcome)
-    return rows, notes
+    rows = [outcome for outcome in found if not isinstance(outcome, str)]
+    return rows, [outcome for outcome in found if isinstance(outcome, str)]
 
 
 def attempt(case: Case) -> Row | str:
@@ -329,10 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin_s = time.monotonic()
     report = SchedulerReport(_head(options))
     cases = plain_cases(fabrics, options.strategies, quick=options.quick)
-    if not options.quick:
-        cases += slice_cases(fabrics, quick=False)
+    cases += slice_cases(fabrics, quick=options.quick)
     if options.ablation:
         cases += ablation_cases(fabrics, quick=options.quick)
+    cases = list(dict.fromkeys(cases))
     # The longest first, so that no process ends with one of them alone.
     order = sorted(range(len(cases)), key=lambda i: -cases[i].request_bytes * cases[i].requests)
     rows, failed = run([cases[i] for i in order], jobs=options.jobs)
@@ -349,12 +354,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plot:
         from plot import plot_rows  # matplotlib is an extra
 
-        plot_rows(report.rows, options.plot, size=MAIN_SIZE)
+        plot_rows([row for row in report.rows if _is_plain(row)], options.plot, size=MAIN_SIZE)
     return 1 if failed else 0
 
 
-def _identity(item: Case | Row) -> tuple[str, str, str, int, int]:
-    return item.fabric, item.strategy, item.variant, item.outstanding, item.request_bytes
+def _identity(item: Case | Row) -> tuple[str, str, str, int, int, int]:
+    return (
+        item.fabric,
+        item.strategy,
+        item.variant,
+        item.outstanding,
+        item.request_bytes,
+        item.slice_bytes,
+    )
 
 
 def _head(options: argparse.Namespace) -> dict[str, object]:
