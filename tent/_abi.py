@@ -161,6 +161,13 @@ def descriptor_print(data: bytes) -> str:
     return _sized_text(lambda out, size: _lib.tent_descriptor_print(data, len(data), out, size))
 
 
+def driver_functions() -> tuple[int, int]:
+    """Addresses of tent_engine_step and tent_batch_poll, for native code that drives engines."""
+    names = ("tent_engine_step", "tent_batch_poll")
+    step, poll = (int(_ffi.cast("uintptr_t", _ffi.addressof(_lib, name))) for name in names)
+    return step, poll
+
+
 def _text(pointer: CData) -> str:
     found: bytes = _ffi.string(pointer)
     return found.decode("utf-8", "replace")
@@ -287,6 +294,15 @@ class NativeEngine:
         """One duty cycle of a manual engine; True when it did something."""
         with self as engine:
             return _check(_lib.tent_engine_step(engine, now_ns)) == Status.IN_PROGRESS
+
+    @property
+    def pointer_value(self) -> int:
+        """The engine's address, for native code that steps it (the simulated fabric).
+
+        Good until close; only for manual engines, which one thread alone uses.
+        """
+        with self as engine:
+            return int(_ffi.cast("uintptr_t", engine))
 
     def address(self) -> str:
         """First advertised "host:port"."""

@@ -236,19 +236,19 @@ void client_data_opening(Engine &engine, Connection &connection) {
     bool answer = session && status != TENT_E_AUTH;
     if (answer && make_reply(session->keys, opening, status, reply) == TENT_OK)
         // A fresh socket has room for 64 bytes; if not, it is not worth keeping.
-        if (send(connection.fd, reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply)
+        if (send(connection.line.fd, reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply)
             status = TENT_E_PEER;
     if (status == TENT_OK) {
-        epoll_ctl(engine.epoll_fd, EPOLL_CTL_DEL, connection.fd, nullptr);
+        epoll_ctl(engine.epoll_fd, EPOLL_CTL_DEL, connection.line.fd, nullptr);
         Transport &transport = *endpoint->rail->transport;
         transport.failure.clear();
         status =
             transport.table->endpoint_adopt
                 ? transport.table->endpoint_adopt(transport.instance, endpoint->handle,
-                                                  opening.connection, connection.fd)
+                                                  opening.connection, connection.line.fd)
                 : fail(TENT_E_PROTOCOL, "transport %s takes no sockets", transport.name.c_str());
         if (status == TENT_OK)
-            connection.fd = -1;  // the plugin's now
+            connection.line.fd = -1;  // the plugin's now
         else if (!transport.failure.empty())
             fail(status, "%s", transport.failure.c_str());
     }

@@ -1,18 +1,13 @@
-// The sockets of control.h: listening, accepting, connecting, bytes in and out. What the bytes mean
-// is decided in peers.cc and clients.cc.
+// The connections of control.h: listening, accepting, connecting, bytes in and out, over the lines
+// of carrier.h. What the bytes mean is decided in peers.cc and clients.cc.
 #include "core/control.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "core/reports.h"
 
@@ -29,30 +24,13 @@ constexpr uint64_t UNPROVEN_GRACE_NS = 200 * MS;
 constexpr int READS_MAX = 4;           // per event: one talkative peer must not hold up transfers
 constexpr size_t OUT_MAX = 64u << 20;  // bytes queued to one peer that does not read
 
+// Streams have no descriptor: control_poll asks each of them.
 void watch(Engine &engine, int fd, uint32_t events, uint64_t mark, int operation) {
+    if (fd < 0) return;
     epoll_event event{};
     event.events = events;
     event.data.u64 = mark;
     epoll_ctl(engine.epoll_fd, operation, fd, &event);
-}
-
-int32_t listen_on(const SocketAddress &address, int *out) {
-    int fd = socket(address.address()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return fail(TENT_E_SYSTEM, "no socket for %s: %s", address.text().c_str(), strerror(errno));
-    int one = 1;
-    // A restarted engine takes its port again at once.
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (address.address()->sa_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    if (bind(fd, address.address(), address.len) != 0 || listen(fd, 256) != 0) {
-        int32_t status = errno == EADDRINUSE ? TENT_E_BUSY : TENT_E_SYSTEM;
-        fail(status, "cannot listen on %s: %s", address.text().c_str(), strerror(errno));
-        close(fd);
-        return status;
-    }
-    *out = fd;
-    return TENT_OK;
 }
 
 int32_t add_listener(Engine &engine, SocketAddress address) {
@@ -62,31 +40,20 @@ int32_t add_listener(Engine &engine, SocketAddress address) {
                     "%s is not a loopback address: listening there needs a key (options key or "
                     "key_file, or TENT_KEY_FILE)",
                     address.ip().c_str());
-    int fd = -1;
-    int32_t status = listen_on(address, &fd);
+    Listener listener{-1, address};
+    int32_t status = line_listen(control.carrier, &listener);
     if (status != TENT_OK) return status;
-    socklen_t length = sizeof address.storage;
-    getsockname(fd, address.address(), &length);
-    control.port = address.port();
-    watch(engine, fd, EPOLLIN, LISTENER_MARK | control.listeners.size(), EPOLL_CTL_ADD);
-    control.listeners.push_back({fd, address});
+    control.port = listener.address.port();
+    watch(engine, listener.fd, EPOLLIN, LISTENER_MARK | control.listeners.size(), EPOLL_CTL_ADD);
+    control.listeners.push_back(listener);
     return TENT_OK;
 }
 
-void set_options(int fd) {
-    int one = 1, idle_s = 5, interval_s = 2, count = 3;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-}
-
-Connection &make_connection(Engine &engine, int fd) {
+Connection &make_connection(Engine &engine, Line line) {
     Control &control = *engine.control;
     auto connection = std::make_unique<Connection>();
     connection->id = control.next_id++;
-    connection->fd = fd;
+    connection->line = line;
     Connection &made = *connection;
     control.connections[made.id] = std::move(connection);
     return made;
@@ -98,8 +65,10 @@ void refuse(Engine &engine, Connection &connection, int32_t status, const char *
            "connection from %s refused: %s", connection.address.c_str(), sentence);
 }
 
-void accept_all(Engine &engine, Listener &listener) {
+// True when somebody came.
+bool accept_all(Engine &engine, const Listener &listener) {
     Control &control = *engine.control;
+    bool came = false;
     for (;;) {
         // A burst of honest peers waits in the backlog; who said nothing for a while makes room.
         if (control.unproven.size() >= HANDSHAKES_MAX) {
@@ -107,19 +76,20 @@ void accept_all(Engine &engine, Listener &listener) {
             if (oldest != control.connections.end() &&
                 engine.now_ns + HANDSHAKE_TIMEOUT_NS <
                     oldest->second->deadline_ns + UNPROVEN_GRACE_NS)
-                return;
+                return came;
         }
-        SocketAddress from;
-        from.len = sizeof from.storage;
-        int fd = accept4(listener.fd, from.address(), &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
+        Line line;
+        std::string from;
+        int32_t status = line_accept(control.carrier, listener, &line, &from);
+        if (status != TENT_OK) {
             // Without descriptors or memory the backlog waits; asking at once would only spin.
-            if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-                epoll_ctl(engine.epoll_fd, EPOLL_CTL_DEL, listener.fd, nullptr);
+            if (status != TENT_E_AGAIN) {
+                watch(engine, listener.fd, 0, 0, EPOLL_CTL_DEL);
                 control.listeners_paused = true;
             }
-            return;
+            return came;
         }
+        came = true;
         if (control.unproven.size() >= HANDSHAKES_MAX) {
             // Honest peers need milliseconds; the oldest one here is the likeliest idler.
             auto oldest = control.connections.find(control.unproven.front());
@@ -129,12 +99,11 @@ void accept_all(Engine &engine, Listener &listener) {
                 connection_drop(engine, *oldest->second);
             }
         }
-        Connection &connection = make_connection(engine, fd);
-        connection.address = from.text();
+        Connection &connection = make_connection(engine, line);
+        connection.address = std::move(from);
         connection.deadline_ns = engine.now_ns + HANDSHAKE_TIMEOUT_NS;
         control.unproven.push_back(connection.id);
-        set_options(fd);
-        watch(engine, fd, EPOLLIN, connection.id, EPOLL_CTL_ADD);
+        watch(engine, line.fd, EPOLLIN, connection.id, EPOLL_CTL_ADD);
     }
 }
 
@@ -171,11 +140,11 @@ void feed(Engine &engine, Connection &connection, const uint8_t *bytes, size_t s
 // The first bytes say what the connection is; exactly as many are read as belong to them.
 bool read_first(Engine &engine, Connection &connection) {
     size_t wanted = connection.kind == ConnectionKind::DATA ? TENT_OPENING_SIZE : FIRST_WORD_SIZE;
-    ssize_t got = recv(connection.fd, connection.first + connection.first_size,
-                       wanted - connection.first_size, 0);
+    int64_t got =
+        line_receive(engine.control->carrier, connection.line,
+                     connection.first + connection.first_size, wanted - connection.first_size);
     if (got <= 0) {
-        if (got == 0 || (errno != EAGAIN && errno != EINTR))
-            lost(engine, connection, TENT_E_PROTOCOL, "closed before it said what it is");
+        if (got < 0) lost(engine, connection, TENT_E_PROTOCOL, "closed before it said what it is");
         return false;
     }
     connection.first_size += static_cast<size_t>(got);
@@ -185,44 +154,54 @@ bool read_first(Engine &engine, Connection &connection) {
         return false;
     }
     connection.kind = classify_connection(connection.first);
-    if (connection.kind == ConnectionKind::UNKNOWN) {
+    // A transport hands sockets over; streams carry control messages only.
+    bool misled = connection.kind == ConnectionKind::DATA && connection.line.fd < 0;
+    if (connection.kind == ConnectionKind::UNKNOWN || misled) {
         lost(engine, connection, TENT_E_PROTOCOL, "it does not speak TENT's protocol");
         return false;
     }
     return true;
 }
 
-void on_readable(Engine &engine, Connection &connection) {
-    while (!connection.doomed && !connection.peer && connection.kind != ConnectionKind::CONTROL)
-        if (!read_first(engine, connection)) return;
+// True when bytes came, or the end.
+bool on_readable(Engine &engine, Connection &connection) {
+    const Carrier &carrier = engine.control->carrier;
+    bool moved = false;
+    while (!connection.doomed && !connection.peer && connection.kind != ConnectionKind::CONTROL) {
+        size_t before = connection.first_size;
+        bool more = read_first(engine, connection);
+        moved |= connection.first_size > before || connection.doomed;
+        if (!more) return moved;
+    }
     uint8_t bytes[65536];
     for (int reads = 0; reads < READS_MAX && !connection.doomed; reads++) {
-        ssize_t got = recv(connection.fd, bytes, sizeof bytes, 0);
-        if (got > 0) {
+        int64_t got = line_receive(carrier, connection.line, bytes, sizeof bytes);
+        if (got == 0) return moved;
+        moved = true;
+        if (got < 0)
+            lost(engine, connection, TENT_E_PEER, std::string(last_error()).c_str());
+        else
             feed(engine, connection, bytes, static_cast<size_t>(got));
-            if (static_cast<size_t>(got) < sizeof bytes) return;
-        } else if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-            return;
-        } else {
-            lost(engine, connection, TENT_E_PEER,
-                 got == 0 ? "closed by the other side" : strerror(errno));
-        }
+        // A socket that gave less has no more; of a stream's inside nothing is known.
+        if (got < static_cast<int64_t>(sizeof bytes) && connection.line.fd >= 0) return moved;
     }
+    return moved;
 }
 
-void on_connected(Engine &engine, Connection &connection) {
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(connection.fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error != 0) {
-        peer_connection_failed(engine, connection, error == ECONNREFUSED);
+// False while it is still connecting.
+bool on_connected(Engine &engine, Connection &connection) {
+    int32_t status = line_established(engine.control->carrier, connection.line);
+    if (status == TENT_IN_PROGRESS) return false;
+    if (status != TENT_OK) {
+        peer_connection_failed(engine, connection, status == TENT_E_PEER);
         connection_drop(engine, connection);
-        return;
+        return true;
     }
     connection.connecting = false;
     connection.writable_wanted = false;
-    watch(engine, connection.fd, EPOLLIN, connection.id, EPOLL_CTL_MOD);
+    watch(engine, connection.line.fd, EPOLLIN, connection.id, EPOLL_CTL_MOD);
     peer_begin_handshake(engine, connection);
+    return true;
 }
 
 void sweep(Engine &engine) {
@@ -232,22 +211,64 @@ void sweep(Engine &engine) {
     control.doomed.clear();
 }
 
+// Streams have no descriptors: each is asked, in the order of their numbers, so that a stepped run
+// repeats itself.
+bool poll_streams(Engine &engine) {
+    Control &control = *engine.control;
+    bool moved = false;
+    for (const Listener &listener : control.listeners)
+        moved |= accept_all(engine, listener);
+    control.asked.clear();
+    for (const auto &[id, connection] : control.connections)
+        control.asked.push_back(id);
+    std::sort(control.asked.begin(), control.asked.end());
+    for (uint64_t id : control.asked) {
+        Connection &connection = *control.connections.at(id);
+        if (!connection.doomed && connection.connecting) moved |= on_connected(engine, connection);
+        if (connection.doomed || connection.connecting) continue;
+        size_t left = connection.out.size() - connection.out_sent;
+        if (left > 0) connection_send(engine, connection);
+        moved |= left > connection.out.size() - connection.out_sent;
+        if (!connection.doomed) moved |= on_readable(engine, connection);
+    }
+    sweep(engine);
+    return moved;
+}
+
 }  // namespace
 
 int32_t control_open(Engine &engine, const char *listen) {
     Control &control = *engine.control;
     watch(engine, engine.wake_fd, EPOLLIN, WAKE_MARK, EPOLL_CTL_ADD);
     if (strcmp(listen, "none") == 0) return TENT_OK;
-    std::vector<SocketAddress> addresses;
-    int32_t status = resolve(listen, &addresses);
-    if (status != TENT_OK) return status;
+    int32_t status = carrier_parse(listen, &control.carrier);
+    if (status < 0) return status;
     control.listening = true;
-    return add_listener(engine, addresses.front());
+    if (status == TENT_OK) return TENT_OK;  // control_begin listens
+    std::vector<SocketAddress> addresses;
+    status = resolve(listen, &addresses);
+    return status == TENT_OK ? add_listener(engine, addresses.front()) : status;
+}
+
+int32_t control_begin(Engine &engine) {
+    Control &control = *engine.control;
+    if (control.carrier.name.empty()) return TENT_OK;
+    Listener listener;
+    int32_t status = carrier_begin(engine, &control.carrier, &listener);
+    if (status != TENT_OK) return status;
+    control.port = listener.address.port();
+    control.listeners.push_back(listener);
+    return TENT_OK;
 }
 
 int32_t control_listen(Engine &engine, const char *ip) {
     Control &control = *engine.control;
     if (!control.listening) return TENT_OK;
+    if (!control.carrier.name.empty())
+        return fail(TENT_E_UNSUPPORTED,
+                    "a rail at %s takes sockets from the engine's listener, and this engine "
+                    "listens through transport %s; leave the rail out, or listen on \"host:port\"",
+                    ip, control.carrier.name.c_str());
     std::vector<SocketAddress> addresses;
     std::string text = strchr(ip, ':') ? "[" + std::string(ip) + "]:0" : std::string(ip) + ":0";
     int32_t status = resolve(text, &addresses);
@@ -273,29 +294,25 @@ std::vector<EndpointNews> &control_news(Engine &engine) {
     return engine.control->news;
 }
 
-Connection *connection_connect(Engine &engine, const SocketAddress &address) {
-    int fd = socket(address.address()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return nullptr;
-    set_options(fd);
-    if (connect(fd, address.address(), address.len) != 0 && errno != EINPROGRESS) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return nullptr;
-    }
-    Connection &connection = make_connection(engine, fd);
+Connection *connection_connect(Engine &engine, const SocketAddress &address, bool *refused) {
+    Line line;
+    int32_t status = line_connect(engine.control->carrier, address, &line);
+    *refused = status == TENT_E_PEER;
+    if (status != TENT_OK) return nullptr;
+    Connection &connection = make_connection(engine, line);
     connection.address = address.text();
     connection.connecting = true;
-    watch(engine, fd, EPOLLIN | EPOLLOUT, connection.id, EPOLL_CTL_ADD);
+    watch(engine, line.fd, EPOLLIN | EPOLLOUT, connection.id, EPOLL_CTL_ADD);
     return &connection;
 }
 
 void connection_send(Engine &engine, Connection &connection) {
     if (connection.doomed || connection.connecting) return;
     while (connection.out_sent < connection.out.size()) {
-        ssize_t sent = send(connection.fd, connection.out.data() + connection.out_sent,
-                            connection.out.size() - connection.out_sent, MSG_NOSIGNAL);
-        if (sent < 0) break;
+        int64_t sent = line_send(engine.control->carrier, connection.line,
+                                 connection.out.data() + connection.out_sent,
+                                 connection.out.size() - connection.out_sent);
+        if (sent <= 0) break;  // full, or broken: receiving says so
         connection.out_sent += static_cast<size_t>(sent);
     }
     bool left = connection.out_sent < connection.out.size();
@@ -308,7 +325,7 @@ void connection_send(Engine &engine, Connection &connection) {
     }
     if (left != connection.writable_wanted) {
         connection.writable_wanted = left;
-        watch(engine, connection.fd, left ? EPOLLIN | EPOLLOUT : EPOLLIN, connection.id,
+        watch(engine, connection.line.fd, left ? EPOLLIN | EPOLLOUT : EPOLLIN, connection.id,
               EPOLL_CTL_MOD);
     }
 }
@@ -317,8 +334,7 @@ void connection_drop(Engine &engine, Connection &connection) {
     if (connection.doomed) return;
     connection.doomed = true;
     Control &control = *engine.control;
-    if (connection.fd >= 0) close(connection.fd);
-    connection.fd = -1;
+    line_close(control.carrier, &connection.line);
     std::erase(control.unproven, connection.id);
     control.doomed.push_back(connection.id);
     if (connection.peer && connection.peer->connection == &connection) {
@@ -330,6 +346,7 @@ void connection_drop(Engine &engine, Connection &connection) {
 }
 
 bool control_poll(Engine &engine) {
+    if (engine.control->carrier.transport) return poll_streams(engine);
     epoll_event events[64];
     int count = epoll_wait(engine.epoll_fd, events, 64, 0);
     bool moved = false;
@@ -381,10 +398,10 @@ void control_housekeeping(Engine &engine) {
 void control_close(Engine &engine) {
     Control &control = *engine.control;
     for (auto &[id, connection] : control.connections)
-        if (connection->fd >= 0) close(connection->fd);
+        line_close(control.carrier, &connection->line);
     control.connections.clear();
     for (Listener &listener : control.listeners)
-        close(listener.fd);
+        if (listener.fd >= 0) close(listener.fd);
     control.listeners.clear();
 }
 

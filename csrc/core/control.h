@@ -1,13 +1,14 @@
 // The control channel: listener, connections, sessions with peers (we connected) and clients (they
-// did). Driver only. Leans on wire/ for every byte's meaning; sockets live in control.cc alone, so
-// that another carrier (the simulated fabric) can take their place. Must never act on bytes of a
-// peer that has not proven the key, nor hold more than HANDSHAKES_MAX such connections.
+// did). Driver only. Leans on wire/ for every byte's meaning and on carrier.h for their way. Must
+// never act on bytes of a peer that has not proven the key, nor hold more than HANDSHAKES_MAX such
+// connections.
 #pragma once
 
 #include <deque>
 #include <unordered_set>
 
 #include "base/net.h"
+#include "core/carrier.h"
 #include "core/engine.h"
 #include "wire/handshake.h"
 #include "wire/messages.h"
@@ -17,7 +18,7 @@ namespace tent {
 
 struct Connection {
     uint64_t id = 0;
-    int fd = -1;
+    Line line;
     bool connecting = false;  // our connect() is under way
     bool proven = false;      // handshake done
     bool writable_wanted = false;
@@ -99,19 +100,15 @@ struct EndpointNews {
     std::string sentence;
 };
 
-struct Listener {
-    int fd = -1;
-    SocketAddress address;
-};
-
 struct Control {
+    Carrier carrier;
     std::vector<Listener> listeners;
     uint16_t port = 0;
     bool listening = false;     // false: "none"
     bool loopback_only = true;  // no explicit key: only loopback addresses may be listened on
     std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections;
-    std::vector<uint64_t> doomed;
-    std::deque<uint64_t> unproven;  // ids, oldest first
+    std::vector<uint64_t> doomed, asked;  // asked: control_poll's, kept for its memory
+    std::deque<uint64_t> unproven;        // ids, oldest first
     uint64_t next_id = 1;
     std::vector<std::unique_ptr<Peer>> peers;
     std::unique_ptr<Peer> self = std::make_unique<Peer>();  // for notices to our own segments
@@ -123,8 +120,10 @@ struct Control {
     uint32_t segments_pending = 0;
 };
 
-// --- control.cc: sockets ---
+// --- control.cc: connections ---
+// Sockets listen at once, a carrier when control_begin finds its transport opened by the plan.
 int32_t control_open(Engine &engine, const char *listen);
+int32_t control_begin(Engine &engine);
 void control_close(Engine &engine);
 // Adds a listening socket on the engine's port for a rail's address, if there is none yet.
 int32_t control_listen(Engine &engine, const char *ip);
@@ -132,7 +131,7 @@ void control_watch(Engine &engine, int fd);
 bool control_poll(Engine &engine);
 void control_housekeeping(Engine &engine);
 std::vector<EndpointNews> &control_news(Engine &engine);
-Connection *connection_connect(Engine &engine, const SocketAddress &address);
+Connection *connection_connect(Engine &engine, const SocketAddress &address, bool *refused);
 void connection_send(Engine &engine, Connection &connection);
 void connection_drop(Engine &engine, Connection &connection);
 template <class Message>

@@ -27,6 +27,7 @@ namespace tent {
 
 namespace {
 
+constexpr uint32_t SETTLE_FINE_TURNS = 20;
 constexpr int PORT_TRIES = 32;  // "any free port" must be free on every rail's address
 
 std::atomic<uint32_t> fork_count{0};
@@ -155,6 +156,7 @@ int32_t open_once(const tent_engine_options &options, std::unique_ptr<Engine> *o
     Plan plan;
     status = plan_parse(options.plan ? std::string(options.plan) : default_plan(*engine), &plan);
     if (status == TENT_OK) status = plan_install(*engine, std::move(plan), nullptr);
+    if (status == TENT_OK) status = control_begin(*engine);
     if (status == TENT_OK) *out = std::move(engine);
     return status;
 }
@@ -221,7 +223,8 @@ bool cycle(Engine &engine, uint64_t now_ns) {
         spray_schedule(engine);  // refill the windows before the next look
     }
     if (!engine.control->news.empty() && endpoints_process_news(engine)) busy = 1;
-    if (busy == 0 || now_ns >= engine.control_due_ns) {
+    // What a carrier has delivered is seen in this very step: simulated time is exact.
+    if (busy == 0 || now_ns >= engine.control_due_ns || engine.control->carrier.transport) {
         if (control_poll(engine)) busy = 1;
         engine.control_due_ns = now_ns + CONTROL_INTERVAL_NS;
     }
@@ -322,15 +325,16 @@ int32_t engine_open(const tent_engine_options &options, Engine **out) {
 
 namespace {
 
-// Manual engines are driven by their closer: time stands still, so only what needs no waiting is
-// waited for.
+// Manual engines are driven by their closer, in time of their own: nobody steps their peers
+// meanwhile, so the limits are the engine's time, not the caller's.
 bool settle_until(Engine &engine, uint64_t timeout_ns, auto done) {
     if (!engine.manual) return drive_until(engine, timeout_ns, done);
-    uint64_t begin_ns = monotonic_ns();
-    while (!done()) {
-        engine.manual_ns += MS;
+    uint64_t begin_ns = engine.manual_ns;
+    for (uint32_t turn = 0; !done(); turn++) {
+        if (engine.manual_ns - begin_ns > timeout_ns) return false;
+        // What can end at once does so in the first turns; then only timers are left.
+        engine.manual_ns += turn < SETTLE_FINE_TURNS ? MS : HOUSEKEEPING_NS;
         engine_cycle(engine, engine.manual_ns);
-        if (monotonic_ns() - begin_ns > timeout_ns) return false;
     }
     return true;
 }

@@ -73,9 +73,10 @@ void round_failed(Engine &engine, Peer &peer, bool refused) {
 
 void connect_next(Engine &engine, Peer &peer) {
     const SocketAddress &address = peer.addresses[peer.address_next++ % peer.addresses.size()];
-    Connection *connection = connection_connect(engine, address);
+    bool refused = false;
+    Connection *connection = connection_connect(engine, address, &refused);
     if (!connection) {
-        round_failed(engine, peer, errno == ECONNREFUSED);
+        round_failed(engine, peer, refused);
         return;
     }
     connection->peer = &peer;
@@ -471,7 +472,11 @@ int32_t control_plugin_message(Engine &engine, uint64_t id, const uint8_t *bytes
         connection = endpoint->client->sessions.back().connection;
     if (!connection || !connection->proven) return TENT_E_AGAIN;
     endpoint->message_number++;
-    return connection_say(engine, *connection, message);
+    // A plugin calls this from within; the one that carries is not to be entered a second time, and
+    // control_poll sends what it finds.
+    return engine.control->carrier.transport
+               ? append_message(message, &connection->writer, &connection->out)
+               : connection_say(engine, *connection, message);
 }
 
 void control_plugin_received(Endpoint &endpoint, const PluginMessage &message) {

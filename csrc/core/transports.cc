@@ -267,6 +267,8 @@ struct Preparation {
 
 int32_t prepare(Engine &engine, const Plan &plan, Preparation *preparation,
                 PlanGeneration *generation) {
+    int32_t carried = carrier_check_plan(engine.control->carrier, plan);
+    if (carried != TENT_OK) return carried;
     generation->rails.resize(RAILS_MAX);
     for (const PlanRail &wanted : plan.rails) {
         Transport *transport = preparation->find(wanted.transport);

@@ -299,6 +299,13 @@ const tent_plugin PLUGIN = {
     .event_fd = event_fd,
     .next_ns = next_ns,
     .flush = flush,
+    .stream_listen = nullptr,
+    .stream_connect = nullptr,
+    .stream_accept = nullptr,
+    .stream_state = nullptr,
+    .stream_send = nullptr,
+    .stream_receive = nullptr,
+    .stream_close = nullptr,
 };
 
 }  // namespace

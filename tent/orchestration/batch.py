@@ -75,6 +75,11 @@ class Batch:
         self._closed = False
         self._open_native()
 
+    @property
+    def handle(self) -> int | None:
+        """The native batch of the present instalment; None once its end was taken."""
+        return self._handle
+
     # ---- building
 
     def submit(

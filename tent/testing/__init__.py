@@ -10,6 +10,17 @@ pytest.register_assert_rewrite("tent.testing.conformance", "tent.testing.fixture
 
 from tent.testing.conformance import Quirks, TransportConformance
 from tent.testing.fixtures import Pair, engine_pair, pattern
+from tent.testing.sim import Fabric, Flapping, Piecewise
 from tent.testing.waiting import eventually
 
-__all__ = ["Pair", "Quirks", "TransportConformance", "engine_pair", "eventually", "pattern"]
+__all__ = [
+    "Fabric",
+    "Flapping",
+    "Pair",
+    "Piecewise",
+    "Quirks",
+    "TransportConformance",
+    "engine_pair",
+    "eventually",
+    "pattern",
+]

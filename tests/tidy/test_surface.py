@@ -1,4 +1,4 @@
-"""What is public: the names of `tent`, the functions of libtent.so, the one of a plugin."""
+"""What is public: the names of `tent`, the functions of libtent.so, those of a plugin."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from support import Package
 SYSTEM_LIBRARIES = re.compile(r"lib(c|m|dl|pthread|rt)\.so\.\d+|ld-linux[-\w]*\.so\.\d+")
 
 
-def declared(header: str) -> set[str]:
-    text = tree.bare_cpp(tree.read(tree.ROOT / "csrc/include/tent" / header))
+def declared(header: Path) -> set[str]:
+    text = tree.bare_cpp(tree.read(header))
     return set(re.findall(r"TENT_API[^;(]*?\b(tent_\w+)\s*\(", text))
 
 
@@ -40,15 +40,19 @@ def shared_objects(package: Package) -> list[Path]:
 
 
 def test_libtent_exports_exactly_what_the_header_declares(package: Package) -> None:
-    assert exported(package.libtent) == declared("tent.h")
+    assert exported(package.libtent) == declared(tree.ROOT / "csrc/include/tent/tent.h")
 
 
-def test_plugins_export_exactly_their_query(package: Package) -> None:
+def test_plugins_export_their_query_and_what_their_own_header_declares(package: Package) -> None:
     plugins = sorted(package.plugins.glob("*.so"))
     assert plugins, f"{package.plugins} holds no plugin"
     for plugin in plugins:
         assert plugin.name.startswith("libtent_plugin_")
-        assert exported(plugin) == {"tent_plugin_query"}, plugin.name
+        name = plugin.stem.removeprefix("libtent_plugin_")
+        header = tree.ROOT / "plugins" / name / f"{name}.h"
+        own = declared(header) if header.exists() else set()
+        assert exported(plugin) == {"tent_plugin_query"} | own, plugin.name
+        assert not own or (package.root / "include/tent" / header.name).exists()
 
 
 def test_every_plugin_folder_is_installed(package: Package) -> None:

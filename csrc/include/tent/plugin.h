@@ -260,7 +260,8 @@ typedef struct tent_plugin {
      * address as text; AGAIN: none waits. */
     int32_t (*stream_accept)(void *instance, void **stream, char *from);
     /* IN_PROGRESS: connecting; TENT_OK: established, also when the other side has closed but bytes
-     * are left to receive; PEER: refused, lost or closed. */
+     * are left to receive; PEER: refused, lost or closed. While connecting, PEER means that nobody
+     * listens there; another error: no way there now, and the core tries again. */
     int32_t (*stream_state)(void *instance, void *stream);
     /* Takes a prefix of the bytes and returns its length, 0: full now; negative: broken. */
     int64_t (*stream_send)(void *instance, void *stream, const void *bytes, uint64_t size);

@@ -108,7 +108,9 @@ typedef struct tent_engine_options {
     /* "host:port", port 0 = any free; NULL: "127.0.0.1:0"; "none": do not listen. The rails'
      * addresses are listened on too, on the same port. A non-loopback address without a key is
      * refused (TENT_E_AUTH). "<transport>://host:port": control messages travel through that
-     * transport of the plan instead of sockets (the simulated fabric). */
+     * transport of the plan instead of sockets (the simulated fabric); every plan of the engine
+     * must have a rail of it (INVALID), the transport must offer it, and no rail may need
+     * sockets (UNSUPPORTED). */
     const char *listen;
     /* addresses told to peers instead of those listened on (NAT), "host[:port],..." */
     const char *advertise;
@@ -164,7 +166,7 @@ TENT_API int32_t tent_plan_check(const char *text, uint64_t text_size);
 TENT_API int32_t tent_plan_render(const char *text, uint64_t text_size, char *out, uint64_t *size);
 /* Installs a plan: new requests use it, running ones finish under the old. Atomic: on error the
  * old plan stays. *generation (may be NULL) receives its number (first plan = 1). Errors: PLAN,
- * PLUGIN, SYSTEM. */
+ * PLUGIN, SYSTEM, INVALID (without the transport that carries the control messages). */
 TENT_API int32_t tent_plan_install(tent_engine *engine, const char *text, uint64_t text_size,
                                    uint32_t *generation);
 /* The installed plan in canonical form; like tent_plan_render. */
