@@ -18,9 +18,9 @@ import numpy as np
 from fabrics import BY_NAME, MS, FabricSpec, RailSpec
 from harness import BenchError
 from report import KIB, MIB
-from tent.testing.sim import Fabric, Host
 
 from tent import Batch, Engine, Segment, Timeout
+from tent.testing.sim import Fabric, Host
 
 SLICE = 64 * KIB
 REQUEST_TIMEOUT_NS = 2_000 * MS
@@ -254,7 +254,7 @@ class Scene:
 
     def hedged(self) -> int:
         """Bytes posted a second time because the first were late."""
-        return sum(getattr(i.engine.counters().engine, "bytes_hedged", 0) for i in self.initiators)
+        return sum(i.engine.counters().engine.bytes_hedged for i in self.initiators)
 
     def landed(self) -> int:
         """Bytes that reached the target so far."""

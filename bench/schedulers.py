@@ -51,8 +51,8 @@ FLAPPING_P99_MOST = 0.4
 _COUNTS = (
     (1024 * MIB, 4, 2, 2, 1),
     (256 * MIB, 16, 4, 4, 2),
-    (16 * MIB, 200, 30, 20, 10),
-    (0, 400, 60, 40, 20),
+    (16 * MIB, 200, 80, 20, 10),
+    (0, 400, 150, 40, 20),
 )
 # What changes over time has to be met often enough for a 99th percentile.
 _SPREAD_FACTOR = 2
@@ -392,7 +392,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="draw the 16 MiB rows (.png or .svg)")
     names = list(BY_NAME)
     parser.add_argument("--fabrics", nargs="+", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument(
+        "--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), metavar="NAME"
+    )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=cores, help="processes; default: all cores")
     options = parser.parse_args(arguments)

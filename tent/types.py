@@ -186,6 +186,13 @@ class CounterRow:
     remote_rail: int
     state: State
     rail: int
+    latency_ns_base: int
+    """Endpoints: the prediction's base latency."""
+    window_bytes: int
+    """Endpoints: what may be in flight on it."""
+    slices_hedged: int
+    """Posted a second time because the first was late."""
+    bytes_hedged: int
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ import fabrics  # noqa: E402
 import schedulers  # noqa: E402
 from scene import Case, Row, measure  # noqa: E402
 
+from tent.scheduler.bound import Flapping, Fluid, Piecewise  # noqa: E402
+from tent.scheduler.bound import Rail as BoundRail  # noqa: E402
+from tent.testing.sim import Fabric  # noqa: E402
+
 MIB = 1024 * 1024
 STRATEGIES = ("predictive", "round_robin")
 
@@ -93,10 +97,35 @@ def test_fabrics_can_carry_what_their_rails_promise() -> None:
         "backlog": 50,
         "incast": 25,
         "incast2": 50,
+        "recovered": 177.5,
     }
+
+
+def test_the_yardstick_and_the_fabric_mean_the_same_schedules() -> None:
+    schedules = [
+        Flapping(high=25e9, low=5e9, period_ns=1_000_000, phase_ns=250_000),
+        Piecewise([(10_000, 3e9), (700_001, 0), (1_900_000, 7e9)]),
+        4e9,
+    ]
+    with Fabric(seed=1) as fabric:
+        host = fabric.host("a")
+        for number, schedule in enumerate(schedules):
+            rail = host.rail(str(number), bandwidth=schedule)
+            for begin_ns, end_ns in ((0, 9_999), (123_456, 789_012), (0, 7_654_321)):
+                bound = Fluid((BoundRail(schedule),)).capacity(begin_ns, end_ns)
+                assert rail.capacity(begin_ns, end_ns) == bound
 
 
 def test_a_quick_run_keeps_every_fabric_and_strategy() -> None:
     cases = schedulers.plain_cases(fabrics.FABRICS, schedulers.STRATEGIES, quick=True)
-    wanted = {(f.name, s) for f in fabrics.FABRICS for s in schedulers.STRATEGIES}
+    wanted = {(f.name, s) for f in fabrics.FABRICS if f.plain for s in schedulers.STRATEGIES}
     assert {(case.fabric, case.strategy) for case in cases} == wanted
+
+
+def test_every_switched_part_is_compared_with_the_whole() -> None:
+    cases = set(schedulers.ablation_cases(fabrics.FABRICS, quick=True))
+    switched = [case for case in cases if case.variant]
+    assert {case.variant for case in switched} == {a.name for a in schedulers.ABLATIONS}
+    for case in switched:
+        assert case.settings or case.hedge
+        assert replace(case, variant="", settings=(), hedge=False) in cases
