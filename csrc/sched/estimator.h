@@ -99,6 +99,7 @@ class BaseLatency {
             current_ = {};
             begun_ns_ = now_ns;
         }
+        seen_ns_ = now_ns;
         Best sample{latency_ns, bytes};
         if (!current_.bytes || value(sample, pace) < value(current_, pace)) current_ = sample;
         refresh(pace);
@@ -109,6 +110,14 @@ class BaseLatency {
         if (current_.bytes) ns = value(current_, pace);
         if (previous_.bytes) ns = std::min(ns, value(previous_, pace));
         if (ns != INT64_MAX) ns_ = static_cast<uint64_t>(std::max<int64_t>(ns, 0));
+    }
+    // Nothing was seen for a whole window: the minimum over it is unknown, taken as 0, so that an
+    // endpoint that was slow once is tried again. True when something was forgotten.
+    bool expire(uint64_t now_ns, const Parameters &parameters) {
+        if (!current_.bytes || now_ns - seen_ns_ < parameters.base_latency_window_ns) return false;
+        current_ = previous_ = {};
+        ns_ = 0;
+        return true;
     }
     uint64_t ns() const { return ns_; }
 
@@ -122,7 +131,7 @@ class BaseLatency {
     }
 
     Best current_, previous_;
-    uint64_t begun_ns_ = 0, ns_ = 0;
+    uint64_t begun_ns_ = 0, seen_ns_ = 0, ns_ = 0;
 };
 
 }  // namespace tent

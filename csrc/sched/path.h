@@ -65,7 +65,8 @@ struct Path {
         if (remote->inflight_slices == 0) remote->rate.decay(now_ns, parameters);
         uint64_t before = own.rate.pace();
         own.rate.decay(now_ns, parameters);
-        if (own.rate.pace() == before) return;
+        bool forgotten = base.expire(now_ns, parameters);
+        if (!forgotten && own.rate.pace() == before) return;
         base.refresh(own.rate.pace());
         measure(parameters);
     }

@@ -116,6 +116,17 @@ TEST(an_idle_endpoint_returns_to_its_nominal_rate) {
     CHECK_EQ(never.rate(), before);
 }
 
+TEST(a_rail_that_was_slow_once_is_tried_again_after_idling) {
+    One one(25 * GB_S);
+    uint64_t now_ns = 0;
+    drive(one.path, one.parameters, 5 * GB_S / 2, 5000, 2, &now_ns, 1);  // two lone slices
+    CHECK(one.path.predict_ns(65536) > 25000);
+    one.path.refresh(now_ns + NS_PER_S / 2, one.parameters);
+    CHECK(one.path.predict_ns(65536) > 15000);
+    one.path.refresh(now_ns + 2 * NS_PER_S, one.parameters);
+    CHECK(one.path.predict_ns(65536) < 5000);
+}
+
 TEST(an_unknown_rate_is_measured_from_the_first_sample_and_decays_to_the_best_seen) {
     One one(0, 1000 * GB_S);
     uint64_t now_ns = 0;
