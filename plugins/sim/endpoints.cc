@@ -126,6 +126,7 @@ void endpoint_link_detected(Fabric &fabric, Endpoint &endpoint) {
 }
 
 void endpoint_end(Fabric &fabric, Endpoint &endpoint) {
+    endpoint.refs++;  // its last slice must not take it along
     endpoint_quiet(fabric, endpoint);
     if (endpoint.initiator) {
         for (Slice *slice = endpoint.slices; slice != nullptr;) {
@@ -136,7 +137,6 @@ void endpoint_end(Fabric &fabric, Endpoint &endpoint) {
     }
     std::erase(endpoint.instance->news, &endpoint);
     endpoint.instance = nullptr;
-    endpoint.refs++;
     endpoint_release(fabric, endpoint);
 }
 

@@ -27,10 +27,12 @@ void start_next(Fabric &fabric, Server &server) {
             slice_release(fabric, *job.slice);
             continue;
         }
-        Work work = Work{job.slice->length} * UNITS_PER_BYTE;
-        if (server.ended_ns == fabric.now_ns) work -= std::min(work, server.credit);
+        const Work work = Work{job.slice->length} * UNITS_PER_BYTE;
+        if (server.ended_ns != fabric.now_ns) server.credit = 0;
+        const Work given = std::min(work, server.credit);
+        server.credit -= given;
         server.serving = &job;
-        server.left = work;
+        server.left = work - given;
         server.since_ns = fabric.now_ns;
         schedule_end(fabric, server);
         slice_begins(fabric, job);
@@ -61,7 +63,7 @@ void server_enqueue(Fabric &fabric, Job &job) {
 void server_end(Fabric &fabric, Server &server, uint32_t generation) {
     if (generation != server.generation || server.serving == nullptr) return;
     const Work done = server.schedule.carried(server.since_ns, fabric.now_ns);
-    server.credit = done - server.left;
+    server.credit += done - server.left;
     Job &job = take_serving(fabric, server);
     server.sent_bytes += job.slice->length;
     slice_served(fabric, job);

@@ -31,6 +31,7 @@ struct Stream {
     const Host *host = nullptr;  // where this end is; null: nowhere in particular
     const Host *peer_host = nullptr;
     StreamState state = StreamState::Connecting;
+    int32_t error = 0;    // why it is Broken
     std::string address;  // connecting: whereto; accepted: wherefrom
     bool ended = false;   // its owner closed it
     bool peer_ended = false;

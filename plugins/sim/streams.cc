@@ -79,8 +79,9 @@ void let_go(Fabric &fabric, Stream &stream) {
     std::erase(fabric.held, &stream);
 }
 
-void stream_lose(Fabric &fabric, Stream &stream) {
+void stream_lose(Fabric &fabric, Stream &stream, int32_t error = TENT_E_PEER) {
     stream.state = StreamState::Broken;
+    stream.error = error;
     let_go(fabric, stream);
     tell(stream);
 }
@@ -162,7 +163,9 @@ void stream_delivered(Fabric &fabric, Stream &stream) {
 void stream_break(Fabric &fabric, Stream &stream, uint32_t generation) {
     stream.refs--;
     if (stream.held && generation == stream.held_generation) {
-        stream_lose(fabric, stream);
+        // While connecting this is no refusal: there was no way to ask.
+        const bool asked = stream.state != StreamState::Connecting;
+        stream_lose(fabric, stream, asked ? TENT_E_PEER : TENT_E_TIMEOUT);
         if (stream.peer != nullptr) stream_lose(fabric, *stream.peer);
     }
     stream_free_when_done(fabric, stream);
@@ -257,7 +260,7 @@ int32_t plugin_stream_state(void *opaque, void *opaque_stream) {
     std::lock_guard guard(instance_of(opaque).fabric->mutex);
     const Stream &stream = stream_of(opaque_stream);
     if (stream.state == StreamState::Connecting) return TENT_IN_PROGRESS;
-    if (stream.state == StreamState::Broken) return TENT_E_PEER;
+    if (stream.state == StreamState::Broken) return stream.error;
     return stream.peer_ended && stream.visible == 0 ? TENT_E_PEER : TENT_OK;
 }
 
