@@ -225,7 +225,7 @@ def variants_table(rows: Sequence[Row]) -> str:
     """Each row that is not plain beside the one it differs from in one thing."""
     by_identity = {_identity(row): row for row in rows}
     body = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.variant):
         if _is_plain(row):
             continue
         plain = replace(row, variant="") if row.variant else replace(row, slice_bytes=SLICE)

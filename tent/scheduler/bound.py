@@ -1,6 +1,6 @@
 """The least time that any scheduler needs on given rails: the yardstick of the real one.
 
-Leans on the standard library only; integers throughout, so results are exact. Must never look at
+Leans on the error types only; integers throughout, so results are exact. Must never look at
 what an engine did: a bound knows the rails, the bytes and the moment of submission.
 
 T*, the fluid bound
@@ -39,6 +39,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from tent.errors import InvalidArgument
+
 NS_PER_S = 1_000_000_000
 HORIZON_NS = 1 << 62
 """A request that is not done by then is called endless: 146 years."""
@@ -56,9 +58,13 @@ class Piecewise:
     def __post_init__(self) -> None:
         times = [time_ns for time_ns, _ in self.points]
         if not times:
-            raise ValueError("a piecewise bandwidth without points says nothing; give one at least")
+            raise InvalidArgument(
+                "a piecewise bandwidth without points says nothing; give one at least"
+            )
         if times != sorted(set(times)) or times[0] < 0:
-            raise ValueError(f"the times {times} of a piecewise bandwidth do not ascend from 0 on")
+            raise InvalidArgument(
+                f"the times {times} of a piecewise bandwidth do not ascend from 0 on"
+            )
         for _, rate in self.points:
             _bytes_per_s(rate)
 
@@ -79,7 +85,7 @@ class Flapping:
         _bytes_per_s(self.high)
         _bytes_per_s(self.low)
         if self.period_ns < 2 or self.period_ns % 2 or self.phase_ns < 0:
-            raise ValueError(
+            raise InvalidArgument(
                 f"a flapping bandwidth has period_ns={self.period_ns}, phase_ns={self.phase_ns}; "
                 "expected an even number from 2 on, and 0 or more"
             )
@@ -100,7 +106,7 @@ class Rail:
 
     def __post_init__(self) -> None:
         if not 0 <= self.lead_ns <= self.latency_ns or self.queued_bytes < 0:
-            raise ValueError(
+            raise InvalidArgument(
                 f"a rail has latency_ns={self.latency_ns}, lead_ns={self.lead_ns}, "
                 f"queued_bytes={self.queued_bytes}; expected 0 <= lead <= latency, queued >= 0"
             )
@@ -122,13 +128,13 @@ class Cut:
 
     def __post_init__(self) -> None:
         if not self.rails or self.queued_bytes < 0:
-            raise ValueError("a cut has at least one rail and no negative queue")
+            raise InvalidArgument("a cut has at least one rail and no negative queue")
         check_bandwidth(self.bandwidth)
 
 
 @dataclass(frozen=True)
 class Fluid:
-    """Rails and cuts as a scheduler could know them at best. ValueError when cuts cross."""
+    """Rails and cuts as a scheduler could know them at best. InvalidArgument when cuts cross."""
 
     rails: tuple[Rail, ...]
     cuts: tuple[Cut, ...] = ()
@@ -143,14 +149,14 @@ class Fluid:
             for outer in order[at + 1 :]:
                 shared = self.cuts[inner].rails & self.cuts[outer].rails
                 if shared and shared != self.cuts[inner].rails:
-                    raise ValueError(
+                    raise InvalidArgument(
                         f"cuts {inner} and {outer} cross: they share rails {sorted(shared)}, but "
                         "neither holds the other; make them nested or disjoint"
                     )
         known = frozenset(range(len(self.rails)))
         for number, cut in enumerate(self.cuts):
             if not cut.rails <= known:
-                raise ValueError(
+                raise InvalidArgument(
                     f"cut {number} names rails {sorted(cut.rails - known)}; there are rails 0 to "
                     f"{len(self.rails) - 1}"
                 )
@@ -179,7 +185,7 @@ class Fluid:
         return Fluid(rails, self.cuts)
 
     def bound_ns(self, nbytes: int, *, begin_ns: int = 0) -> int:
-        """T* of a request of nbytes submitted at begin_ns. Raises ValueError if it never ends."""
+        """T* of a request submitted at begin_ns. Raises InvalidArgument if it never ends."""
         _check_bytes(nbytes)
         wanted = nbytes * NS_PER_S
         return self._smallest(lambda t: self._flow(*self._rooms(begin_ns, t)) >= wanted, nbytes)
@@ -256,7 +262,7 @@ class Fluid:
         while not fits(high):
             high *= 2
             if high > HORIZON_NS:
-                raise ValueError(
+                raise InvalidArgument(
                     f"these rails never move {nbytes} bytes: their bandwidth is 0 from some time on"
                 )
         low = high // 2 if high > 1024 else 0
@@ -287,7 +293,7 @@ def work(bandwidth: Bandwidth, begin_ns: int, end_ns: int) -> int:
 
 
 def check_bandwidth(bandwidth: Bandwidth) -> None:
-    """Raises ValueError for a rate that is negative or no whole number of bytes per second."""
+    """Raises InvalidArgument for a rate that is negative or no whole number of bytes per second."""
     if not isinstance(bandwidth, Piecewise | Flapping):
         _bytes_per_s(bandwidth)
 
@@ -307,10 +313,10 @@ def _room(bandwidth: Bandwidth, begin_ns: int, end_ns: int, queued_bytes: int) -
 
 def _bytes_per_s(rate: float) -> int:
     if rate < 0 or rate != int(rate):
-        raise ValueError(f"a bandwidth of {rate} is no whole number of bytes per second")
+        raise InvalidArgument(f"a bandwidth of {rate} is no whole number of bytes per second")
     return int(rate)
 
 
 def _check_bytes(nbytes: int) -> None:
     if nbytes <= 0:
-        raise ValueError(f"{nbytes} bytes take no time; expected at least 1")
+        raise InvalidArgument(f"{nbytes} bytes take no time; expected at least 1")

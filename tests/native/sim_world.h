@@ -86,8 +86,8 @@ struct World {
     tent_sim *sim = nullptr;
     std::vector<std::unique_ptr<Node>> nodes;
     std::vector<std::unique_ptr<Lane>> lanes;
-    std::vector<uint64_t> ended_ns;  // by post order over all lanes: when its result was polled
     uint64_t now_ns = T0;
+    std::vector<uint8_t> local, remote;  // here, so that endpoints end before their memory
 
     explicit World(uint64_t seed = 1, uint32_t flags = 0) {
         tent_sim_options options{};
@@ -209,7 +209,6 @@ struct World {
 struct Simple : World {
     uint32_t a, b, rail_a, rail_b;
     Node &from, &to;
-    std::vector<uint8_t> local, remote;
     Lane &lane;
 
     explicit Simple(const RailOptions &options = {}, uint64_t seed = 1, uint32_t flags = 0)
@@ -222,9 +221,9 @@ struct Simple : World {
           rail_b(rail(b, "0", far)),
           from(node("a/0")),
           to(node("b/0")),
-          local(1 << 20),
-          remote(1 << 20),
           lane(join(from, to)) {
+        local.resize(1 << 20);
+        remote.resize(1 << 20);
         to.side.host.grant(remote.data(), remote.size());
         for (size_t i = 0; i < local.size(); i++)
             local[i] = static_cast<uint8_t>(i * 7 + 1);

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tent.errors import InvalidArgument
 from tent.scheduler.bound import Bandwidth, Cut, Flapping, Fluid, Piecewise, Rail, work
 
 GB = 1_000_000_000
@@ -135,17 +136,17 @@ def test_a_cut_limits_its_rails_together() -> None:
 
 def test_crossing_cuts_are_refused() -> None:
     crossing = (Cut(frozenset({0, 1}), 1e9), Cut(frozenset({1, 2}), 1e9))
-    with pytest.raises(ValueError, match="cross"):
+    with pytest.raises(InvalidArgument, match="cross"):
         Fluid((Rail(1e9),) * 3, crossing)
 
 
 def test_a_cut_names_rails_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"rails \[1\]"):
+    with pytest.raises(InvalidArgument, match=r"rails \[1\]"):
         Fluid((Rail(1e9),), (Cut(frozenset({1}), 1e9),))
 
 
 def test_rails_that_stand_still_never_end() -> None:
-    with pytest.raises(ValueError, match="never move 2 bytes"):
+    with pytest.raises(InvalidArgument, match="never move 2 bytes"):
         Fluid((Rail(Piecewise([(0, 1e9), (1, 0)])),)).bound_ns(2)
 
 
@@ -164,7 +165,7 @@ def test_rails_that_stand_still_never_end() -> None:
     ],
 )
 def test_senseless_facts_are_refused(make) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(InvalidArgument):
         make()
 
 
