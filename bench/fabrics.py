@@ -188,7 +188,7 @@ FABRICS = (
         _EIGHT,
         sizes=(MIB, 16 * MIB),
         outstanding=(1,),
-        spread_ns=10 * SECOND,
+        spread_ns=200 * SECOND,
         plain=False,
     ),
 )
