@@ -33,10 +33,10 @@ class ClassShare {
             std::max(deficit_[class_] - static_cast<int64_t>(bytes), -quantum(class_, parameters));
     }
 
-    // The class to try next among those not yet found waiting (bit c of `servable`), -1: none. Those
-    // with something left come first; the others borrow what these cannot use just now. A new round
-    // begins when no class with work (`active`) has anything left, whether it could post or not:
-    // else a class that waits for room would be given new rounds while it waits.
+    // The class to try next among those not yet found waiting (bit c of `servable`), -1: none.
+    // Those with something left come first; the others borrow what these cannot use just now. A new
+    // round begins when no class with work (`active`) has anything left, whether it could post or
+    // not: else a class that waits for room would be given new rounds while it waits.
     int next(uint32_t servable, uint32_t active, const Parameters &parameters) {
         if (servable == 0) return -1;
         while (!any_left(active))

@@ -285,3 +285,16 @@ TEST(a_peer_that_is_slow_does_not_slow_another_peer_on_the_same_rail) {
     CHECK_EQ(fabric.run(fabric.now_ns() + SECOND, {batch}), TENT_OK);
     tent_batch_close(batch.engine, batch.batch);
 }
+
+TEST(more_endpoints_than_a_rung_can_choose_from_are_left_out_and_the_rest_works) {
+    Fabric fabric;
+    fabric.add("few", std::vector<RailSpec>(40, rail(GB_S)), 4 * MIB);
+    fabric.add("many", std::vector<RailSpec>(64, rail(GB_S)), 4 * MIB);
+    for (size_t i = 0; i < 2; i++)
+        fabric.open(i, "", "set peer_rails_max=4\n");
+    uint64_t segment = fabric.connect(0, 1);
+    fabric.transfer(0, 1, segment, {4 * MIB});
+    uint64_t spent_ns = fabric.transfer(0, 1, segment, {4 * MIB});
+    // 128 of 160 endpoints: those of 32 local rails.
+    CHECK(spent_ns >= 4 * MIB / 40 && spent_ns < 4 * MIB / 32 * 2);
+}
