@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from report import Fact, Row
 
@@ -92,7 +93,7 @@ class LineProcess:
         for line in self._process.stderr:
             self._errors.append(line.rstrip())
 
-    def answer(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, int]:
+    def answer(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
         """The next object the child writes. Raises BenchError when it ends or stays silent."""
         try:
             line = self._lines.get(timeout=timeout_s)
@@ -107,7 +108,7 @@ class LineProcess:
             raise self._failure(f"answered {line!r} instead of an object")
         return value
 
-    def ask(self, line: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, int]:
+    def ask(self, line: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line + "\n")

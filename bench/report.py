@@ -14,6 +14,7 @@ from pathlib import Path
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Report:
     def to_text(self) -> str:
         parts = [_rows_table(self.rows)]
         if self.checks:
-            parts.append(_checks_table(self.checks))
+            parts.append(checks_table(self.checks))
         if self.references:
             parts.append(_facts_table(self.references))
         parts.extend(f"note: {note}" for note in self.notes)
@@ -135,7 +136,7 @@ def machine_facts(*, root: Path = Path("/")) -> Machine:
 
 
 def size_text(size: int) -> str:
-    for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} B"
@@ -152,7 +153,7 @@ def _rate_text(bytes_per_s: float) -> str:
     return f"{bytes_per_s / 1e9:.3f} GB/s"
 
 
-def _goal_text(wanted: float | None, ok: bool | None) -> str:
+def goal_text(wanted: float | None, ok: bool | None) -> str:
     return "-" if wanted is None else f">= {wanted:.2f} {'ok' if ok else 'MISSED'}"
 
 
@@ -190,14 +191,14 @@ def _rows_table(rows: Sequence[Row]) -> str:
             time_text(row.reference_p50_ns),
             f"{row.ratio:.2f}",
             f"{row.ratio_min:.2f}..{row.ratio_max:.2f}",
-            _goal_text(row.wanted, row.ok),
+            goal_text(row.wanted, row.ok),
         )
         for row in rows
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
-def _checks_table(checks: Sequence[Check]) -> str:
+def checks_table(checks: Sequence[Check]) -> str:
     def verdict(ok: bool | None) -> str:
         return "-" if ok is None else "ok" if ok else "MISSED"
 
@@ -212,17 +213,17 @@ def _checks_table(checks: Sequence[Check]) -> str:
         )
         for c in checks
     ]
-    return _table(("check", "value", "unit", "wanted", "", "note"), body)
+    return table(("check", "value", "unit", "wanted", "", "note"), body)
 
 
 def _facts_table(facts: Sequence[Fact]) -> str:
     body = [
         (f.name, _rate_text(f.bytes_per_s), time_text(f.p50_ns), time_text(f.p99_ns)) for f in facts
     ]
-    return _table(("reference alone", "rate", "p50", "p99"), body)
+    return table(("reference alone", "rate", "p50", "p99"), body)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()

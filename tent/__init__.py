@@ -41,17 +41,21 @@ from tent.orchestration.plan import Plan, Rail, Route, Rung, spread
 from tent.orchestration.segment import Grant, Segment
 from tent.types import (
     Access,
+    Candidate,
     Class,
     CounterRow,
     Counters,
     Event,
     EventType,
+    Explanation,
     Notice,
     Op,
     RegionInfo,
     RequestStatus,
     State,
     Status,
+    Strategy,
+    Verdict,
 )
 
 __version__ = version()
@@ -64,6 +68,7 @@ __all__ = [
     "Batch",
     "Busy",
     "Cancelled",
+    "Candidate",
     "Class",
     "Closed",
     "Corrupt",
@@ -73,6 +78,7 @@ __all__ = [
     "Engine",
     "Event",
     "EventType",
+    "Explanation",
     "Forked",
     "Grant",
     "InternalError",
@@ -101,6 +107,7 @@ __all__ = [
     "StaleSegment",
     "State",
     "Status",
+    "Strategy",
     "SystemRefused",
     "TentError",
     "Timeout",
@@ -108,6 +115,7 @@ __all__ = [
     "Unfenced",
     "UnfencedLocal",
     "Unsupported",
+    "Verdict",
     "__version__",
     "descriptor_print",
     "now_ns",

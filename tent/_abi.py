@@ -18,14 +18,18 @@ import numpy.typing as npt
 from tent.errors import Closed, Forked, error_for
 from tent.types import (
     Access,
+    Candidate,
     CounterRow,
     Event,
     EventType,
+    Explanation,
     Notice,
     RegionInfo,
     RequestStatus,
     State,
     Status,
+    Strategy,
+    Verdict,
 )
 
 try:
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 CData = Any
 U64 = npt.NDArray[np.uint64]
 I32 = int
+BatchOptions = tuple[int, int, int, str | None, int]
+"""(flags, class, completions, label, deadline in ns after submit or 0)."""
 
 STATUS_DTYPE: np.dtype[np.void] = np.dtype(
     [("user_data", "<u8"), ("bytes", "<u8"), ("status", "<i4"), ("rail", "<i4")]
@@ -102,6 +108,7 @@ class Library(Protocol):
     tent_notice_poll: Callable[[CData, CData, CData, CData], I32]
     tent_events_poll: Callable[[CData, CData, int, CData], I32]
     tent_counters_read: Callable[[CData, int, CData, int, CData], I32]
+    tent_explain: Callable[[CData, CData, CData, CData, int, CData], I32]
 
 
 _ffi: Any = _native.ffi
@@ -440,37 +447,25 @@ class NativeEngine:
 
     # ---- batches
 
-    def batch_open(self, flags: int, class_: int, completions: int, label: str | None) -> int:
+    def batch_open(self, options: BatchOptions) -> int:
         """Opens an empty batch."""
-        options = _ffi.new("tent_batch_options *")
-        options.size = _ffi.sizeof("tent_batch_options")
-        options.flags = flags
-        options.class_ = class_
-        options.completions = completions
-        keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
-        options.label = keep
+        wanted, _keep = _batch_options(options)
         out = _ffi.new("uint64_t *")
         with self as engine:
-            _check(_lib.tent_batch_open(engine, options, out))
+            _check(_lib.tent_batch_open(engine, wanted, out))
         return int(out[0])
 
     def transfer_begin(
         self,
         request: tuple[int, int, int, int, int, int, int],
         flags: int,
-        options: tuple[int, int, int, str | None],
+        options: BatchOptions,
     ) -> tuple[int, int, str]:
         """A batch with the one request, or none: (handle, status, sentence)."""
         record = _ffi.new("tent_request *", request)
         index = _ffi.new("uint32_t *")
         out = _ffi.new("uint64_t *")
-        wanted = _ffi.NULL
-        if options != _PLAIN:
-            wanted = _ffi.new("tent_batch_options *")
-            wanted.size = _ffi.sizeof("tent_batch_options")
-            wanted.flags, wanted.class_, wanted.completions, label = options
-            keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
-            wanted.label = keep
+        wanted, _keep = _batch_options(options)
         with self as engine:
             status = _lib.tent_batch_open(engine, wanted, out)
             if status != Status.OK:
@@ -616,8 +611,34 @@ class NativeEngine:
                 room = int(count[0]) + 16
         return tuple(_counter_row(out[i]) for i in range(count[0]))
 
+    def explain(
+        self, numbers: dict[str, int], local: str, remote: str, label: str | None
+    ) -> Explanation:
+        """What would be decided for a request; numbers: op, segment, length and class_."""
+        query = _ffi.new("tent_explain_query *")
+        query.size = _ffi.sizeof("tent_explain_query")
+        for name, number in numbers.items():
+            setattr(query, name, number)
+        keep = [_ffi.new("char[]", text.encode()) for text in (local, remote, label or "")]
+        query.local, query.remote, query.label = keep
+        head = _ffi.new("tent_explanation *")
+        head.size = _ffi.sizeof("tent_explanation")
+        stride = _ffi.sizeof("tent_candidate")
+        count = _ffi.new("uint32_t *")
+        room = 16
+        with self as engine:
+            while True:
+                out = _ffi.new("tent_candidate[]", room)
+                out[0].size = stride
+                count[0] = room
+                _check(_lib.tent_explain(engine, query, head, out, stride, count))
+                if count[0] <= room:
+                    break
+                room = int(count[0]) + 16
+        return _explanation(head, tuple(_candidate(out[i]) for i in range(count[0])))
 
-_PLAIN = (0, 0, 0, None)
+
+_PLAIN: BatchOptions = (0, 0, 0, None, 0)
 _REQUEST_SIZE = int(_ffi.sizeof("tent_request"))
 _FORKED = (
     "this process is a fork of the one that opened the engine; open an engine after the fork, "
@@ -628,6 +649,18 @@ _COUNTER_NUMBERS = tuple(
     for name in CounterRow.__dataclass_fields__
     if name not in ("name", "state", "rail", "remote_rail")
 )
+
+
+def _batch_options(options: BatchOptions) -> tuple[CData, CData]:
+    """The C struct, NULL where all is as by default; and what must live as long."""
+    if options == _PLAIN:
+        return _ffi.NULL, None
+    wanted = _ffi.new("tent_batch_options *")
+    wanted.size = _ffi.sizeof("tent_batch_options")
+    wanted.flags, wanted.class_, wanted.completions, label, wanted.deadline_ns = options
+    keep = _ffi.new("char[]", label.encode()) if label is not None else _ffi.NULL
+    wanted.label = keep
+    return wanted, keep
 
 
 def _region_info(row: CData) -> RegionInfo:
@@ -663,6 +696,37 @@ def _counter_row(row: CData) -> CounterRow:
         rail=int(row.rail),
         remote_rail=int(row.remote_rail),
         **{name: int(getattr(row, name)) for name in _COUNTER_NUMBERS},
+    )
+
+
+_CANDIDATE_NUMBERS = tuple(
+    name
+    for name in Candidate.__dataclass_fields__
+    if name not in ("state", "verdict", "transport", "name")
+)
+
+
+def _candidate(row: CData) -> Candidate:
+    return Candidate(
+        state=State(int(row.state)),
+        verdict=Verdict(int(row.verdict)),
+        transport=_text(row.transport),
+        name=_text(row.name),
+        **{name: int(getattr(row, name)) for name in _CANDIDATE_NUMBERS},
+    )
+
+
+def _explanation(head: CData, candidates: tuple[Candidate, ...]) -> Explanation:
+    return Explanation(
+        row=_text(head.row),
+        route=int(head.route),
+        rung=int(head.rung),
+        strategy=Strategy(int(head.strategy)),
+        winner=int(head.winner),
+        slice_bytes=int(head.slice_bytes),
+        backlog_bytes=int(head.backlog_bytes),
+        generation=int(head.generation),
+        candidates=candidates,
     )
 
 

@@ -102,6 +102,35 @@ class EventType(enum.IntEnum):
     LOG = 13
 
 
+class Strategy(enum.IntEnum):
+    """How a rung of the plan chooses the endpoint of a slice."""
+
+    PREDICTIVE = 0
+    ROUND_ROBIN = 1
+    STATIC = 2
+    TENT_PAPER = 3
+
+
+class Verdict(enum.IntEnum):
+    """What became of a candidate for a slice."""
+
+    CHOSEN = 0
+    SLOWER = 1
+    """Open, but its score is higher."""
+    FULL = 2
+    """Its window has no room."""
+    AWAITED = 3
+    """Full, and still the earliest: the slice waits for it."""
+    PASSED_OVER = 4
+    """Open, but waiting for a full one is quicker."""
+    FARTHER = 5
+    """Of a farther tier, and would not finish earlier."""
+    NOT_READY = 6
+    """Connecting, failed or fencing."""
+    LATER_RUNG = 7
+    """An earlier rung of the ladder is usable."""
+
+
 @dataclass(frozen=True)
 class RegionInfo:
     """A region of a segment: where it lies in the exporter's memory and what we may do with it."""
@@ -186,6 +215,13 @@ class CounterRow:
     remote_rail: int
     state: State
     rail: int
+    latency_ns_base: int
+    """Endpoint rows: what a completion takes beside its bytes."""
+    window_bytes: int
+    """Endpoint rows: what may be in flight on it."""
+    slices_hedged: int
+    """Posted a second time because the first was late."""
+    bytes_hedged: int
 
 
 @dataclass(frozen=True)
@@ -196,6 +232,65 @@ class Counters:
     rails: tuple[CounterRow, ...]
     endpoints: tuple[CounterRow, ...]
     classes: tuple[CounterRow, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An endpoint that a request could use, and why it would carry its first slice or would not."""
+
+    rung: int
+    """Of the route, counted from 0."""
+    tier: int
+    """Of the rung, counted from 1."""
+    penalty: int
+    """Factor on the slice's size in the score."""
+    rail: int
+    """Local rail, the plan's index."""
+    remote_rail: int
+    """The peer's rail, its plan's index."""
+    state: State
+    verdict: Verdict
+    inflight_bytes: int
+    """On the endpoint."""
+    inflight_local_bytes: int
+    """On its local rail, over all peers."""
+    inflight_remote_bytes: int
+    """On its remote rail, as far as known here."""
+    rate_bytes_per_s: int
+    """Of the endpoint: measured, or nominal before any measurement."""
+    nominal_bytes_per_s: int
+    """The smaller of both ends; 0: unknown."""
+    latency_ns_base: int
+    window_bytes: int
+    predicted_ns: int
+    """Until the slice would be done, without penalty; 0 where it is not ready."""
+    score_ns: int
+    """The same with the tier's penalty: what is compared."""
+    transport: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would be decided now for the first slice of a request; `Engine.explain` gives it."""
+
+    row: str
+    """The route line of the plan; in parentheses why there is none."""
+    route: int
+    """Row of the plan, counted from 0; -1: none matches, or none is needed."""
+    rung: int
+    """Rung that would be used, counted from 0; -1: none has a ready endpoint."""
+    strategy: Strategy
+    winner: int
+    """Index in candidates; -1: none; -2: the slice waits for a better one."""
+    slice_bytes: int
+    """Of the first slice, as the winner would get it."""
+    backlog_bytes: int
+    """Waiting on the segment in this class, with this request."""
+    generation: int
+    """Of the plan."""
+    candidates: tuple[Candidate, ...]
+    """Of all rungs, in the plan's order."""
 
 
 def parse_access(access: str | Access) -> Access:

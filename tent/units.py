@@ -1,4 +1,4 @@
-"""Sizes and rates as people write and read them. Leans on nothing."""
+"""Sizes, rates and times as people write and read them. Leans on nothing."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def format_size(count: float) -> str:
 def format_rate(bytes_per_s: float) -> str:
     """Bytes per second as Gbit/s."""
     return f"{bytes_per_s * 8 / 1e9:.2f} Gbit/s"
+
+
+def format_time(ns: int) -> str:
+    """Nanoseconds with the unit that fits, four significant places at most."""
+    for unit, factor in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+        if ns >= factor:
+            return f"{ns / factor:.4g} {unit}"
+    return f"{ns} ns"

@@ -15,13 +15,6 @@ namespace {
 
 constexpr uint32_t ACCESS_ALL = TENT_ACCESS_READ | TENT_ACCESS_WRITE;
 
-int32_t check_text(const char *text, const char *what, size_t size_max) {
-    if (text && strlen(text) > size_max)
-        return fail(TENT_E_INVALID, "%s '%.40s...' has %zu bytes, at most %zu fit", what, text,
-                    strlen(text), size_max);
-    return TENT_OK;
-}
-
 }  // namespace
 
 extern "C" {

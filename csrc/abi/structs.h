@@ -1,5 +1,5 @@
-// Reading a caller's struct, which may be of an older (shorter) or newer (longer) version than
-// ours.
+// Reading what a caller gives: texts, and structs, which may be of an older (shorter) or newer
+// (longer) version than ours. Leans on base/status. Must never read beyond the size they say.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,14 @@ int32_t copy_struct(const Struct *given, const char *name, Struct *out) {
         return fail(TENT_E_INVALID, "%s.size is %u; set it to sizeof(%s)", name, given->size, name);
     size_t size = std::min<size_t>(given->size, sizeof(Struct));
     memcpy(static_cast<void *>(out), static_cast<const void *>(given), size);
+    return TENT_OK;
+}
+
+// A text the caller gave, if any: refused when it is longer than what is kept of it.
+inline int32_t check_text(const char *text, const char *what, size_t size_max) {
+    if (text && strlen(text) > size_max)
+        return fail(TENT_E_INVALID, "%s '%.40s...' has %zu bytes, at most %zu fit", what, text,
+                    strlen(text), size_max);
     return TENT_OK;
 }
 

@@ -138,6 +138,7 @@ int32_t batch_open(Engine &engine, const tent_batch_options *options, uint64_t *
     batch.notice = nullptr;
     batch.flags = options ? options->flags : 0;
     batch.class_ = options ? options->class_ : 0;
+    batch.deadline_ns = options ? options->deadline_ns : 0;
     batch.completions = options ? options->completions : 0;
     snprintf(batch.label, sizeof batch.label, "%s",
              options && options->label ? options->label : "");

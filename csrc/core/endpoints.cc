@@ -28,6 +28,44 @@ tent_endpoint_params params_of(const Engine &engine, const Endpoint &endpoint) {
 
 void set_state(Endpoint &endpoint, EndpointState state) {
     endpoint.state = state;
+    endpoint.path.ready = endpoint.initiator && state == EndpointState::Ready;
+}
+
+// The books of a peer's rail, shared by all segments of that peer.
+RemoteRail *remote_rail_take(Engine &engine, const Descriptor &peer, const DescriptorRail &rail) {
+    for (auto &known : engine.remote_rails)
+        if (known->index == rail.index && known->epoch == peer.epoch &&
+            memcmp(known->engine_id, peer.engine_id, ENGINE_ID_SIZE) == 0) {
+            known->endpoints++;
+            return known.get();
+        }
+    engine.remote_rails.push_back(std::make_unique<RemoteRail>());
+    RemoteRail &made = *engine.remote_rails.back();
+    memcpy(made.engine_id, peer.engine_id, ENGINE_ID_SIZE);
+    made.epoch = peer.epoch;
+    made.index = rail.index;
+    made.endpoints = 1;
+    made.lane.rate.init(rail.bandwidth_bytes_per_s, parameters(engine).rate_prior_bytes_per_s);
+    return &made;
+}
+
+void remote_rail_give(Engine &engine, Endpoint &endpoint) {
+    RemoteRail *rail = endpoint.remote_rail;
+    endpoint.remote_rail = nullptr;
+    if (!rail || --rail->endpoints > 0) return;
+    std::erase_if(engine.remote_rails, [&](const auto &known) { return known.get() == rail; });
+}
+
+// No route of the segment offers the endpoint any more.
+void forget_choice(Segment &segment, const Endpoint &endpoint) {
+    for (auto &route : segment.routes)
+        for (BoundRung &rung : route->rungs) {
+            auto at = std::find(rung.endpoints.begin(), rung.endpoints.end(), &endpoint);
+            if (at == rung.endpoints.end()) continue;
+            rung.choices.erase(rung.choices.begin() + (at - rung.endpoints.begin()));
+            rung.endpoints.erase(at);
+            *rung.stripe = {};
+        }
 }
 
 void wait_for_rebuild(Engine &engine, Endpoint &endpoint) {
@@ -44,6 +82,7 @@ void destroy(Engine &engine, Endpoint &endpoint) {
     set_state(endpoint, EndpointState::Gone);
     endpoint.held.clear();
     std::erase(engine.blocked, &endpoint);
+    remote_rail_give(engine, endpoint);
     engine.endpoint_free.push_back(endpoint.slot);
 }
 
@@ -91,7 +130,7 @@ void try_conclude(Engine &engine, Endpoint &endpoint) {
                                                                endpoint.handle) != TENT_IN_PROGRESS;
     }
     // The plugin still owes results: their requests may have to be held, too.
-    if (!endpoint.local_quiet || endpoint.inflight_slices > 0) return;
+    if (!endpoint.local_quiet || endpoint.path.own.inflight_slices > 0) return;
     if (endpoint.remote_quiet || endpoint.held.empty())
         conclude(engine, endpoint, TENT_OK);
     else if (engine.now_ns >= endpoint.deadline_ns)
@@ -104,7 +143,6 @@ int32_t offer(Engine &engine, Endpoint &endpoint) {
     engine.endpoint_by_id[endpoint.id] = &endpoint;
     endpoint.local_quiet = endpoint.remote_quiet = false;
     endpoint.staged_count = 0;
-    endpoint.latency_ns_base = 0;
     endpoint.message_number = endpoint.message_seen = 0;
     endpoint.deadline_ns = engine.now_ns + parameters(engine).connect_timeout_ns;
     endpoint.offer.resize(TENT_OFFER_MAX);
@@ -131,7 +169,7 @@ void become_ready(Engine &engine, Endpoint &endpoint) {
     set_state(endpoint, EndpointState::Ready);
     endpoint.tried = true;
     endpoint.reopen_interval_ns = 0;
-    endpoint.progress_ns = engine.now_ns;
+    endpoint.path.progress_ns = engine.now_ns;
     endpoint.segment->pathless_since_ns = 0;
     engine.schedule_due = true;
     report(engine, TENT_EVENT_ENDPOINT_READY,
@@ -191,7 +229,9 @@ Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail,
     if (peer.bandwidth_bytes_per_s)
         nominal =
             nominal ? std::min(nominal, peer.bandwidth_bytes_per_s) : peer.bandwidth_bytes_per_s;
-    endpoint->rate.init(nominal, parameters(engine).rate_prior_bytes_per_s);
+    endpoint->remote_rail = remote_rail_take(engine, segment.descriptor, peer);
+    endpoint->path.init(rail.lane, endpoint->remote_rail->lane, nominal,
+                        parameters(engine).rate_prior_bytes_per_s);
     segment.endpoints.push_back(endpoint);
     if (offer(engine, *endpoint) != TENT_OK) {
         report(engine, TENT_EVENT_ENDPOINT_FAILED,
@@ -324,7 +364,7 @@ void endpoints_abandon_rail(Engine &engine, Rail &rail) {
         if (endpoint->rail != &rail || endpoint->state == EndpointState::Gone) continue;
         endpoint->abandon = true;
         if (!endpoint->initiator) continue;  // peers go on using it until they close
-        if (endpoint->inflight_slices > 0) continue;
+        if (endpoint->path.own.inflight_slices > 0) continue;
         endpoints_fail(engine, *endpoint, TENT_E_CLOSED, "its rail left the plan");
     }
 }
@@ -350,11 +390,7 @@ void endpoints_initiator_step(Engine &engine, Endpoint &endpoint) {
         case EndpointState::Waiting:
             if (endpoint.abandon) {
                 std::erase(endpoint.segment->endpoints, &endpoint);
-                for (auto &route : endpoint.segment->routes)
-                    for (BoundRung &rung : route->rungs)
-                        std::erase_if(rung.choices, [&](const BoundRung::Choice &choice) {
-                            return choice.endpoint == &endpoint;
-                        });
+                forget_choice(*endpoint.segment, endpoint);
                 destroy(engine, endpoint);
             } else if (engine.now_ns >= endpoint.reopen_ns &&
                        endpoint.segment->state != SegmentState::Failed &&

@@ -16,6 +16,7 @@
 #include "core/batches.h"
 #include "core/control.h"
 #include "core/endpoints.h"
+#include "core/hedge.h"
 #include "core/memory.h"
 #include "core/reports.h"
 #include "core/segments.h"
@@ -111,6 +112,7 @@ int32_t make_pools(Engine &engine) {
     engine.slices = std::make_unique<Slice[]>(engine.limits.slices);
     for (uint32_t i = 0; i < engine.limits.slices; i++)
         engine.slices[i].endpoint = NIL;
+    hedge_init(engine);
     if (!engine.request_pool.init(engine.limits.requests) ||
         !engine.batch_pool.init(engine.limits.batches) ||
         !engine.submissions.init(SUBMIT_RING_SIZE) ||
@@ -174,8 +176,8 @@ void housekeeping(Engine &engine) {
     segments_housekeeping(engine);
     plans_collect(engine);
     // Flows that wait for a full endpoint look again: it may have stalled meanwhile.
-    for (const Flow *flow : engine.active)
-        engine.schedule_due |= flow != nullptr;
+    for (uint32_t flows : engine.active_count)
+        engine.schedule_due |= flows > 0;
     engine.housekeeping_due_ns = engine.now_ns + HOUSEKEEPING_NS;
 }
 
@@ -251,6 +253,8 @@ bool engine_cycle(Engine &engine, uint64_t now_ns) {
 int engine_sleep_ms(const Engine &engine) {
     uint64_t until_ns = UINT64_MAX;
     if (engine_watches_time(engine)) until_ns = engine.now_ns + HOUSEKEEPING_NS;
+    if (!engine.hedge_watched.empty() || !engine.hedge_losers.empty())
+        until_ns = engine.now_ns + MS;
     for (const auto &transport : engine.transports) {
         const tent_plugin *table = transport->table;
         if (transport->event_fd < 0) until_ns = std::min(until_ns, engine.now_ns + MS);

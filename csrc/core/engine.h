@@ -23,6 +23,7 @@
 #include "base/snapshot.h"
 #include "core/driver.h"
 #include "core/types.h"
+#include "sched/share.h"
 
 namespace tent {
 
@@ -115,9 +116,23 @@ struct Engine {
     std::unique_ptr<Slice[]> slices;
     uint32_t slice_free = NIL, slice_fresh = 0;
     uint32_t slices_used = 0;
-    Flow *active[3] = {};  // tail of a circular list, by class
-    uint64_t deficit[3] = {};
+    Flow *active[CLASS_COUNT] = {};           // tail of a circular list, by class
+    uint32_t active_count[CLASS_COUNT] = {};  // flows in it
+    uint32_t urgent_count[CLASS_COUNT] = {};  // requests with a deadline in them
+    ClassShare share;
+    uint64_t pass = 0;   // of scheduling
+    uint64_t order = 0;  // of requests
     bool schedule_due = false;
+    struct HedgeWatch {
+        uint32_t request;
+        uint64_t order;
+    };
+    struct HedgeLoser {
+        uint32_t slice, generation;
+        uint64_t until_ns;
+    };
+    std::vector<HedgeWatch> hedge_watched;
+    std::vector<HedgeLoser> hedge_losers;
     std::vector<Endpoint *> staged,
         blocked;  // with staged slices; whose post() took less than offered
 
@@ -138,6 +153,7 @@ struct Engine {
     std::vector<std::unique_ptr<PlanGeneration>> plans;  // back() is current
     std::vector<std::unique_ptr<Transport>> transports;
     std::vector<std::unique_ptr<Rail>> rails;  // of all live generations
+    std::vector<std::unique_ptr<RemoteRail>> remote_rails;
     std::vector<std::unique_ptr<Endpoint>> endpoints;
     std::vector<uint32_t> endpoint_free;
     std::unordered_map<uint64_t, Endpoint *> endpoint_by_id;
@@ -158,7 +174,7 @@ struct Engine {
     uint64_t events_lost = 0;
     std::deque<InboxNotice> notices;
     Tally tally;
-    Tally class_tally[3];
+    Tally class_tally[CLASS_COUNT];
 };
 
 // Of the current plan.

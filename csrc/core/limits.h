@@ -19,9 +19,8 @@ constexpr uint32_t PEERS_REMEMBERED_MAX = 65536;  // notice numbers of engines t
 constexpr uint32_t CLIENT_ENDPOINTS_MAX = 1024;   // of one client
 constexpr uint32_t RAILS_MAX = 64;                // as in the plan
 constexpr uint32_t LISTENERS_MAX = RAILS_MAX + 1;
-constexpr uint32_t CANDIDATES_MAX = 128;  // endpoints one rung can choose from
-constexpr uint32_t POST_MAX = 64;         // slices staged per endpoint before post() is called
-constexpr uint32_t RESULTS_MAX = 256;     // results taken from one poll()
+constexpr uint32_t POST_MAX = 64;      // slices staged per endpoint before post() is called
+constexpr uint32_t RESULTS_MAX = 256;  // results taken from one poll()
 // Submit calls not yet seen by the driver.
 constexpr uint32_t SUBMIT_RING_SIZE = 4096;
 constexpr uint32_t NOTICES_WAITING_MAX = 1024;  // per peer, sealed and not yet acknowledged

@@ -41,19 +41,11 @@ tent_counters row_of(const Tally &tally, const std::string &name) {
     row.charged_bytes = get(tally.charged);
     row.released_bytes = get(tally.released);
     row.inflight_bytes = row.charged_bytes - row.released_bytes;
+    row.slices_hedged = get(tally.slices_hedged);
+    row.bytes_hedged = get(tally.bytes_hedged);
     row.refused = get(tally.refused);
     row.wakeups = get(tally.wakeups);
     return row;
-}
-
-uint32_t public_state(EndpointState state) {
-    switch (state) {
-        case EndpointState::Ready: return TENT_STATE_HEALTHY;
-        case EndpointState::Fencing:
-        case EndpointState::Waiting: return TENT_STATE_QUARANTINED;
-        case EndpointState::Gone: return TENT_STATE_TERMINATED;
-        default: return TENT_STATE_CONNECTING;
-    }
 }
 
 // The best state among a rail's endpoints; CONNECTING when it has none.
@@ -76,13 +68,10 @@ std::vector<tent_counters> rail_rows(Engine &engine) {
         row.id = rail->plan.index;
         row.rail = static_cast<int32_t>(rail->plan.index);
         row.state = rail_state(engine, *rail);
-        row.rate_bytes_per_s = rail->plan.bandwidth_bytes_per_s ? rail->plan.bandwidth_bytes_per_s
-                                                                : rail->info.bandwidth_bytes_per_s;
+        row.rate_bytes_per_s = rail->lane.rate.bytes_per_s();
         for (const auto &endpoint : engine.endpoints) {
             if (endpoint->rail != rail || endpoint->state == EndpointState::Gone) continue;
-            row.inflight_slices += endpoint->inflight_slices;
-            row.rate_bytes_per_s = std::max(row.rate_bytes_per_s,
-                                            endpoint->initiator ? endpoint->rate.bytes_per_s() : 0);
+            row.inflight_slices += endpoint->path.own.inflight_slices;
         }
         rows.push_back(row);
     }
@@ -98,14 +87,29 @@ std::vector<tent_counters> endpoint_rows(Engine &engine) {
         row.rail = static_cast<int32_t>(endpoint->rail->plan.index);
         row.remote_rail = endpoint->peer_rail;
         row.state = public_state(endpoint->state);
-        row.inflight_slices = endpoint->inflight_slices;
-        row.rate_bytes_per_s = endpoint->initiator ? endpoint->rate.bytes_per_s() : 0;
+        row.inflight_slices = endpoint->path.own.inflight_slices;
+        if (endpoint->initiator) {
+            const Path &path = endpoint->path;
+            row.rate_bytes_per_s = path.own.rate.bytes_per_s();
+            row.latency_ns_base = path.base.ns();
+            row.window_bytes = path.window_bytes(parameters(engine).slice_size, parameters(engine));
+        }
         rows.push_back(row);
     }
     return rows;
 }
 
 }  // namespace
+
+uint32_t public_state(EndpointState state) {
+    switch (state) {
+        case EndpointState::Ready: return TENT_STATE_HEALTHY;
+        case EndpointState::Fencing:
+        case EndpointState::Waiting: return TENT_STATE_QUARANTINED;
+        case EndpointState::Gone: return TENT_STATE_TERMINATED;
+        default: return TENT_STATE_CONNECTING;
+    }
+}
 
 void announce(Engine &engine) {
     uint64_t one = 1;

@@ -23,6 +23,9 @@ uint32_t events_take(Engine &engine, tent_event *out, uint32_t stride, uint32_t 
 bool notice_keep(Engine &engine, const std::string &from, const uint8_t *bytes, size_t size);
 int32_t notice_take(Engine &engine, void *bytes, uint32_t *size, char *from);
 
+// TENT_STATE_* of an endpoint.
+uint32_t public_state(EndpointState state);
+
 // Makes the eventfd readable.
 void announce(Engine &engine);
 

@@ -47,11 +47,12 @@ Endpoint *endpoint_between(const Segment &segment, const Rail *rail, uint32_t pe
 }
 
 // The endpoints of one local rail towards the segment's peer, made where missing.
-std::vector<Endpoint *> endpoints_of(Engine &engine, Segment &segment, Rail &rail,
-                                     size_t local_rails) {
+std::vector<Endpoint *> endpoints_of(Engine &engine, Segment &segment, Rail &rail) {
     const Parameters &parameters = engine.plans.back()->plan.parameters;
     std::vector<Pairing> found = pairings(rail, segment.descriptor);
-    size_t peer_rails = 0;
+    size_t local_rails = 0, peer_rails = 0;
+    for (const Rail *other : engine.plans.back()->rails)
+        local_rails += other && other->transport == rail.transport;
     for (const DescriptorRail &other : segment.descriptor.rails)
         peer_rails += other.transport == rail.transport->name;
     // More than one remote rail only where the peer has more rails than we have.
@@ -75,20 +76,23 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
     for (const PlanRung &rung : row.rungs) {
         BoundRung bound_rung;
         bound_rung.slice_size = rung.slice_size ? rung.slice_size : parameters.slice_size;
-        size_t rails = 0;
-        for (const auto &tier : rung.tiers)
-            rails += tier.size();
+        bound_rung.strategy = rung.strategy;
+        bound_rung.hedge = rung.hedge;
+        bound_rung.index = static_cast<uint32_t>(&rung - row.rungs.data());
+        bound_rung.stripe = std::make_unique<StripeState>();
         for (size_t tier = 0; tier < rung.tiers.size(); tier++) {
-            uint32_t penalty =
-                static_cast<uint32_t>(tier_penalty(parameters, static_cast<uint32_t>(tier) + 1));
+            uint32_t number = static_cast<uint32_t>(tier) + 1;
+            uint32_t penalty = static_cast<uint32_t>(tier_penalty(parameters, number));
             for (uint32_t index : rung.tiers[tier]) {
                 Rail *rail = generation.rails[index];
                 if (!rail) continue;
                 auto &endpoints = (*by_rail)[index];
-                if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail, rails);
-                for (Endpoint *endpoint : endpoints)
-                    if (bound_rung.choices.size() < CANDIDATES_MAX)
-                        bound_rung.choices.push_back({endpoint, penalty});
+                if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail);
+                for (Endpoint *endpoint : endpoints) {
+                    if (bound_rung.choices.size() == CHOICES_MAX) break;
+                    bound_rung.choices.push_back({&endpoint->path, penalty, number});
+                    bound_rung.endpoints.push_back(endpoint);
+                }
             }
         }
         if (!bound_rung.choices.empty()) bound->rungs.push_back(std::move(bound_rung));
@@ -139,9 +143,16 @@ void routes_forget(Engine &engine, const PlanGeneration &generation) {
     }
 }
 
+const BoundRoute *routes_first(const Engine &engine, const Segment &segment,
+                               const RouteQuery &query) {
+    const PlanGeneration *current = engine.plans.back().get();
+    for (const auto &route : segment.routes)
+        if (route->generation == current && route_matches(*route->row, query)) return route.get();
+    return nullptr;
+}
+
 const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &request,
                                const char *label) {
-    const PlanGeneration *current = engine.plans.back().get();
     RouteQuery query;
     query.op = request.op;
     query.local = engine.regions[request.local_region]->location;
@@ -150,9 +161,7 @@ const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &
     query.size = request.length;
     query.class_ = request.class_;
     query.label = label;
-    for (const auto &route : segment.routes)
-        if (route->generation == current && route_matches(*route->row, query)) return route.get();
-    return nullptr;
+    return routes_first(engine, segment, query);
 }
 
 void routes_pathless(Engine &engine, Segment &segment) {

@@ -13,7 +13,10 @@ int32_t routes_bind(Engine &engine, Segment &segment);
 void routes_rebind_all(Engine &engine);
 // Drops the bound routes of a generation without requests.
 void routes_forget(Engine &engine, const PlanGeneration &generation);
-// The first route of the current plan that matches; nullptr: none.
+// The first bound route of the current plan that matches; nullptr: none.
+const BoundRoute *routes_first(const Engine &engine, const Segment &segment,
+                               const RouteQuery &query);
+// The same for a request.
 const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &request,
                                const char *label);
 // No endpoint of a route is ready now: remembers since when, and lets housekeeping fail the

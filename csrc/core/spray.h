@@ -1,6 +1,7 @@
 // The data path: takes submitted requests, slices them late, picks an endpoint per slice, posts,
-// settles, and turns requests terminal exactly once. Driver only. No allocation, lock or own system
-// call per slice. Leans on sched/ for the decisions and on plugins through their table.
+// settles, and turns requests terminal exactly once (spray.cc, bind.cc). Driver only.
+// No allocation, lock or own system call per slice. Leans on sched/ for the decisions and on
+// plugins through their table.
 #pragma once
 
 #include "core/engine.h"
@@ -11,6 +12,8 @@ namespace tent {
 uint32_t spray_take(Engine &engine);
 // Binds and posts slices while windows are open.
 void spray_schedule(Engine &engine);
+// Charges a slice to an endpoint and stages it for the next post.
+void spray_stage(Engine &engine, Endpoint &endpoint, uint32_t slice);
 // Collects results of all transports; *busy as in tent_plugin.poll. Returns how many were settled.
 uint32_t spray_poll(Engine &engine, uint32_t *busy);
 

@@ -16,7 +16,7 @@
 #include "core/limits.h"
 #include "core/range_table.h"
 #include "plan/plan.h"
-#include "sched/rate.h"
+#include "sched/pick.h"
 #include "wire/messages.h"
 
 namespace tent {
@@ -39,11 +39,14 @@ struct Request {
     uint64_t segment_handle;
     Segment *segment;  // until terminal
     const BoundRoute *route;
-    uint32_t batch;         // index in Engine::batches
-    uint32_t index;         // in its batch
-    uint32_t next;          // in its flow's queue
-    uint32_t local_region;  // slot
-    uint32_t own_region;    // slot of the remote side too, when the segment is our own; else NIL
+    uint32_t batch;                  // index in Engine::batches
+    uint32_t index;                  // in its batch
+    uint32_t next;                   // in its flow's queue
+    uint32_t heap_child, heap_next;  // in its flow's queue of deadlines
+    uint64_t deadline_ns;            // UINT64_MAX: none; until taken: as given, after submit
+    uint64_t order;                  // of arrival at the driver
+    uint32_t local_region;           // slot
+    uint32_t own_region;  // slot of the remote side too, when the segment is our own; else NIL
     const RemoteRegion *remote_region;
     uint32_t slices_out;  // bound and not settled, waiting retries included
     uint32_t fences;      // remote fences to await before it may turn terminal
@@ -60,8 +63,10 @@ struct Slice {
     uint32_t generation;
     uint32_t next;  // free list, or a flow's retry queue
     uint32_t retries;
+    uint32_t twin;      // of a hedged pair that is in flight, NIL: none
+    bool hedged, lost;  // one of a pair; the other one has settled first
     uint64_t offset, length;
-    uint64_t posted_ns;
+    uint64_t posted_ns, predicted_ns;
 };
 
 constexpr uint32_t BATCH_UNSEALED = 1u << 31;
@@ -79,6 +84,7 @@ struct Batch {
     uint32_t first = NIL, last = NIL;
     uint32_t flags = 0, class_ = 0, completions = 0;
     bool sealed = false;
+    uint64_t deadline_ns = 0;  // after submit, 0: none
     char label[32] = {};
     struct OutgoingNotice *notice =
         nullptr;  // sent or dropped when the last request is terminal; driver
@@ -89,11 +95,13 @@ struct Batch {
 // A queue of requests of one segment and class; driver only.
 struct Flow {
     Segment *segment = nullptr;
-    uint32_t head = NIL, tail = NIL;              // requests with bytes not yet sliced
+    uint32_t head = NIL, tail = NIL;              // requests with bytes not yet sliced, no deadline
+    uint32_t urgent = NIL;                        // root of the heap of those with one
     uint32_t retry_head = NIL, retry_tail = NIL;  // slices to be bound anew
     uint64_t waiting_bytes = 0;                   // of all of them, not yet bound
     uint32_t class_ = 0;
     bool active = false;
+    uint64_t stuck = 0;    // the scheduling pass in which it had to wait
     Flow *next = nullptr;  // in the class's ring of active flows
 };
 
@@ -102,7 +110,7 @@ struct Tally {
     std::atomic<uint64_t> bytes_written{0}, bytes_read{0}, served_write{0}, served_read{0};
     std::atomic<uint64_t> slices{0}, retried{0}, failed{0}, requests{0}, requests_failed{0};
     std::atomic<uint64_t> charged{0}, released{0};
-    std::atomic<uint64_t> refused{0}, wakeups{0};
+    std::atomic<uint64_t> refused{0}, wakeups{0}, slices_hedged{0}, bytes_hedged{0};
 };
 inline void bump(std::atomic<uint64_t> &figure, uint64_t by = 1) {
     // One writer at a time (the driver): a plain add without the bus lock of fetch_add.
@@ -129,11 +137,20 @@ struct Rail {
     void *handle = nullptr;
     PlanRail plan;
     tent_rail_info info{};
-    uint64_t inflight_bytes = 0;
+    Lane lane;
     uint32_t endpoints = 0;
     bool retired = false;  // no longer in the plan
     Tally tally;
     std::string title;  // "tcp lo 127.0.0.1"
+};
+
+// A rail of a peer, shared by our segments of that peer; lives while endpoints lead to it.
+struct RemoteRail {
+    uint8_t engine_id[ENGINE_ID_SIZE] = {};
+    uint64_t epoch = 0;
+    uint32_t index = 0;
+    uint32_t endpoints = 0;
+    Lane lane;
 };
 
 enum class EndpointState : uint8_t {
@@ -155,14 +172,12 @@ struct Endpoint {
     Client *client = nullptr;    // target
     uint32_t grant = 0;          // target: slot of the grant
     Rail *rail = nullptr;
-    void *handle = nullptr;  // plugin's, nullptr when it has none
-    uint32_t peer_rail = 0;  // index in the peer's descriptor
-    uint64_t inflight_bytes = 0, inflight_slices = 0;
-    uint64_t window = 0, latency_ns_base = 0, progress_ns = 0;
-    RateMeter rate;
+    void *handle = nullptr;             // plugin's, nullptr when it has none
+    uint32_t peer_rail = 0;             // index in the peer's descriptor
+    RemoteRail *remote_rail = nullptr;  // initiator
+    Path path;                          // initiator; path.blocked: stands in Engine::blocked
     uint32_t staged_count = 0;
     bool listed = false;        // stands in Engine::staged
-    bool blocked = false;       // post() took less than offered; stands in Engine::blocked
     bool local_quiet = false;   // the plugin touches no local memory for it any more
     bool remote_quiet = false;  // the target has retired its half
     bool tried = false;         // was ready or failed once: the segment need not wait for it
@@ -183,14 +198,15 @@ struct Endpoint {
     std::string title;
 };
 
-// One rung of a plan's row bound to a peer: endpoints with their tier's penalty.
+// One rung of a plan's row bound to a peer: endpoints and, of equal index, what the scheduler sees.
 struct BoundRung {
-    struct Choice {
-        Endpoint *endpoint;
-        uint32_t penalty;
-    };
+    std::vector<Endpoint *> endpoints;
     std::vector<Choice> choices;
     uint64_t slice_size = 0;
+    uint32_t strategy = 0;
+    bool hedge = false;
+    uint32_t index = 0;                   // of the row's rungs
+    std::unique_ptr<StripeState> stripe;  // of the strategies that have a memory
 };
 
 struct BoundRoute {

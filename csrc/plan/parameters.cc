@@ -41,6 +41,7 @@ const char *parameter_kind_name(ParameterKind kind) {
         case ParameterKind::SIZE: return "size";
         case ParameterKind::DURATION: return "duration";
         case ParameterKind::RATE: return "Gbit/s";
+        case ParameterKind::SWITCH: return "yes/no";
     }
     return "?";
 }
@@ -51,6 +52,7 @@ bool parameter_parse(const ParameterInfo &info, std::string_view text, uint64_t 
         case ParameterKind::SIZE: return parse_size(text, value);
         case ParameterKind::DURATION: return parse_duration_ns(text, value);
         case ParameterKind::RATE: return parse_gbps(text, value);
+        case ParameterKind::SWITCH: *value = text == "yes"; return text == "yes" || text == "no";
     }
     return false;
 }
@@ -61,6 +63,7 @@ std::string parameter_format(const ParameterInfo &info, uint64_t value) {
         case ParameterKind::SIZE: return format_size(value);
         case ParameterKind::DURATION: return format_duration(value);
         case ParameterKind::RATE: return format_gbps(value);
+        case ParameterKind::SWITCH: return value ? "yes" : "no";
     }
     return std::to_string(value);
 }

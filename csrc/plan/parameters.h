@@ -22,32 +22,64 @@ enum class ParameterKind : uint8_t {
     SIZE,      // bytes
     DURATION,  // nanoseconds
     RATE,      // written in Gbit/s, kept in bytes per second
+    SWITCH,    // yes or no: 1 or 0
 };
 
 // X(field, name in the plan, kind, default, min, max, one-line doc)
-#define TENT_PARAMETERS(X)                                                                    \
-    X(slice_size, "slice_size", SIZE, 1 * MIB, 4 * KIB, 1 * GIB,                              \
-      "bytes of a slice, unless the rung names its own")                                      \
-    X(window_size_max, "window_max", SIZE, 16 * MIB, 64 * KIB, 16 * GIB,                      \
-      "most bytes in flight on one endpoint")                                                 \
-    X(window_slices_min, "window_slices_min", COUNT, 2, 1, 1024,                              \
-      "slices an endpoint's window holds at least, whatever its measured rate")               \
-    X(tier_penalty_1, "tier_penalty_1", COUNT, 1, 1, 1000,                                    \
-      "factor on a slice's size in the score of tier 1")                                      \
-    X(tier_penalty_2, "tier_penalty_2", COUNT, 3, 1, 1000, "the same for tier 2")             \
-    X(tier_penalty_3, "tier_penalty_3", COUNT, 10, 1, 1000, "the same for tier 3 and beyond") \
-    X(retries_max, "retries_max", COUNT, 8, 0, 1000,                                          \
-      "times one slice may be posted again before its request fails")                         \
-    X(fence_timeout_ns, "fence_timeout", DURATION, 1 * SECOND, 1 * MS, 60 * SECOND,           \
-      "longest wait for a peer to confirm a fence, then the request ends as unfenced")        \
-    X(cancel_grace_ns, "cancel_grace", DURATION, 100 * MS, 0, 60 * SECOND,                    \
-      "time posted slices get to finish after a cancel before their endpoint is fenced")      \
-    X(connect_timeout_ns, "connect_timeout", DURATION, 2 * SECOND, 1 * MS, 600 * SECOND,      \
-      "longest set-up of a control session or an endpoint")                                   \
-    X(peer_rails_max, "peer_rails_max", COUNT, 2, 1, 64,                                      \
-      "remote rails that one local rail is connected to")                                     \
-    X(rate_prior_bytes_per_s, "rate_prior_gbps", RATE, 10 * GBPS, GBPS / 1000, 100000 * GBPS, \
-      "starting value of the measured rate where neither the plan nor the transport names one")
+#define TENT_PARAMETERS(X)                                                                        \
+    X(slice_size, "slice_size", SIZE, 1 * MIB, 4 * KIB, 1 * GIB,                                  \
+      "bytes of a slice, unless the rung names its own")                                          \
+    X(window_size_max, "window_max", SIZE, 16 * MIB, 64 * KIB, 16 * GIB,                          \
+      "most bytes in flight on one endpoint")                                                     \
+    X(window_slices_min, "window_slices_min", COUNT, 2, 1, 1024,                                  \
+      "slices an endpoint's window holds at least, whatever its measured rate")                   \
+    X(tier_penalty_1, "tier_penalty_1", COUNT, 1, 1, 1000,                                        \
+      "factor on a slice's size in the score of tier 1")                                          \
+    X(tier_penalty_2, "tier_penalty_2", COUNT, 3, 1, 1000, "the same for tier 2")                 \
+    X(tier_penalty_3, "tier_penalty_3", COUNT, 10, 1, 1000, "the same for tier 3 and beyond")     \
+    X(retries_max, "retries_max", COUNT, 8, 0, 1000,                                              \
+      "times one slice may be posted again before its request fails")                             \
+    X(fence_timeout_ns, "fence_timeout", DURATION, 1 * SECOND, 1 * MS, 60 * SECOND,               \
+      "longest wait for a peer to confirm a fence, then the request ends as unfenced")            \
+    X(cancel_grace_ns, "cancel_grace", DURATION, 100 * MS, 0, 60 * SECOND,                        \
+      "time posted slices get to finish after a cancel before their endpoint is fenced")          \
+    X(connect_timeout_ns, "connect_timeout", DURATION, 2 * SECOND, 1 * MS, 600 * SECOND,          \
+      "longest set-up of a control session or an endpoint")                                       \
+    X(peer_rails_max, "peer_rails_max", COUNT, 2, 1, 64,                                          \
+      "remote rails that one local rail is connected to")                                         \
+    X(rate_prior_bytes_per_s, "rate_prior_gbps", RATE, 10 * GBPS, GBPS / 1000, 100000 * GBPS,     \
+      "starting value of the measured rate where neither the plan nor the transport names one")   \
+    X(slice_size_min, "slice_size_min", SIZE, 64 * KIB, 4 * KIB, 1 * GIB,                         \
+      "the end game shrinks slices down to this")                                                 \
+    X(window_gain, "window_gain", COUNT, 125, 10, 10000,                                          \
+      "percent of rate x base latency that an endpoint's window holds beside one slice")          \
+    X(gain_down, "gain_down", COUNT, 500, 1, 1000,                                                \
+      "per mille a measurement below the estimated rate weighs")                                  \
+    X(gain_up, "gain_up", COUNT, 150, 1, 1000,                                                    \
+      "per mille a measurement above the estimated rate weighs")                                  \
+    X(rate_sample_ns, "rate_sample", DURATION, 10 * US, 0, 1 * SECOND,                            \
+      "busy time that one measurement of a rate covers at least")                                 \
+    X(base_latency_window_ns, "base_latency_window", DURATION, 1 * SECOND, 1 * MS, 3600 * SECOND, \
+      "time over which the base latency is the minimum")                                          \
+    X(idle_half_life_ns, "idle_half_life", DURATION, 1 * SECOND, 0, 3600 * SECOND,                \
+      "time in which an idle endpoint's estimate comes half way back to its nominal rate; "       \
+      "0: never")                                                                                 \
+    X(class_weight_high, "class_weight_high", COUNT, 16, 1, 1024,                                 \
+      "MiB the class high may bind per round while other classes wait")                           \
+    X(class_weight_normal, "class_weight_normal", COUNT, 4, 1, 1024, "the same for normal")       \
+    X(class_weight_low, "class_weight_low", COUNT, 1, 1, 1024, "the same for low")                \
+    X(low_slices_max, "low_slices_max", COUNT, 1, 1, 1024,                                        \
+      "slices of class low in flight on one local rail: what a high one may have to wait for")    \
+    X(hedge_late, "hedge_late", COUNT, 200, 100, 10000,                                           \
+      "percent of its predicted time after which a last slice counts as late (hedge=yes)")        \
+    X(hedge_grace_ns, "hedge_grace", DURATION, 1 * MS, 0, 60 * SECOND,                            \
+      "time the slower twin of a hedged slice gets before its endpoint is fenced")                \
+    X(estimator, "estimator", SWITCH, 1, 0, 1, "measure rates; no: nominal ones are believed")    \
+    X(late_binding, "late_binding", SWITCH, 1, 0, 1,                                              \
+      "post within windows; no: everything at once, as it is submitted")                          \
+    X(ecf, "ecf", SWITCH, 1, 0, 1,                                                                \
+      "earliest completion first: wait for a full endpoint that would still be quicker")          \
+    X(end_game, "end_game", SWITCH, 1, 0, 1, "shrink slices near the end of a request")
 
 struct Parameters {
 #define TENT_FIELD(field, name, kind, initial, min, max, doc) uint64_t field = (initial);

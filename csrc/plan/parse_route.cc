@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view CONDITION_WORDS[] = {"op",   "local", "remote", "same_host",
                                                 "size", "class", "label"};
-constexpr std::string_view RUNG_WORDS[] = {"via", "slice"};
+constexpr std::string_view RUNG_WORDS[] = {"via", "slice", "strategy", "hedge"};
 
 bool add_once(std::vector<std::string_view> &keys, std::string_view key) {
     for (const std::string_view other : keys) {
@@ -231,6 +231,24 @@ int32_t PlanParser::parse_rung_setting(PlanRung &rung, const Setting &setting) {
                            value.shown().c_str(), listing(texts(VIA_WORDS)).c_str());
         }
         rung.via = value.text;
+        return TENT_OK;
+    }
+    if (setting.key.text == "strategy") {
+        const PlanWord *word = find_word(STRATEGY_WORDS, value.text);
+        if (word == nullptr) {
+            return mistake(value.column, "\"%s\" is no value for strategy, expected one of %s",
+                           value.shown().c_str(), listing(texts(STRATEGY_WORDS)).c_str());
+        }
+        rung.strategy = word->value;
+        return TENT_OK;
+    }
+    if (setting.key.text == "hedge") {
+        const PlanWord *word = find_word(YES_NO_WORDS, value.text);
+        if (word == nullptr) {
+            return mistake(value.column, "\"%s\" is no value for hedge, expected one of %s",
+                           value.shown().c_str(), listing(texts(YES_NO_WORDS)).c_str());
+        }
+        rung.hedge = word->value != 0;
         return TENT_OK;
     }
     if (setting.key.text == "slice") {

@@ -62,6 +62,8 @@ struct PlanRung {
         tiers;                // rail indexes, nearest tier first, no tier empty, no rail twice
     std::string via;          // "" direct; "host", "local", "remote", "both": staged
     uint64_t slice_size = 0;  // 0: the parameter slice_size
+    uint32_t strategy = 0;    // TENT_STRATEGY_*
+    bool hedge = false;       // a late last slice is posted a second time
     bool operator==(const PlanRung &) const = default;
 };
 

@@ -66,6 +66,9 @@ std::string plan_render_rung(const PlanRung &rung) {
     out += ']';
     if (!rung.via.empty()) out += " via=" + rung.via;
     if (rung.slice_size != 0) out += " slice=" + format_size(rung.slice_size);
+    if (rung.strategy != 0)
+        out += std::string(" strategy=") + word_of(STRATEGY_WORDS, rung.strategy);
+    if (rung.hedge) out += " hedge=yes";
     return out;
 }
 

@@ -27,6 +27,10 @@ inline constexpr PlanWord CLASS_WORDS[] = {
 inline constexpr PlanWord YES_NO_WORDS[] = {{"yes", 1}, {"no", 0}};
 // Which side's bytes go through its host memory: whichever needs it, ours, the peer's, or both.
 inline constexpr PlanWord VIA_WORDS[] = {{"host", 0}, {"local", 1}, {"remote", 2}, {"both", 3}};
+inline constexpr PlanWord STRATEGY_WORDS[] = {{"predictive", TENT_STRATEGY_PREDICTIVE},
+                                              {"round_robin", TENT_STRATEGY_ROUND_ROBIN},
+                                              {"static", TENT_STRATEGY_STATIC},
+                                              {"tent_paper", TENT_STRATEGY_TENT_PAPER}};
 
 template <size_t N>
 const PlanWord *find_word(const PlanWord (&words)[N], std::string_view text) {

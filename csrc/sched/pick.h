@@ -1,36 +1,66 @@
-// The scheduler's two decisions as pure functions of integers: the predicted latency of a slice on
-// an endpoint and the choice among candidates. Leans on nothing, allocates nothing, keeps no state.
+// The scheduler's decision for one slice: which endpoint, or wait for a better one, and how large
+// the slice is to be. Pure functions over the books of path.h. Leans on nothing else, allocates
+// nothing. DESIGN.md section 5; docs/scheduler.md tells it in words, tent/scheduler/model.py is its
+// executable specification.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "sched/path.h"
+
 namespace tent {
 
-// What the pick looks at. inflight: bytes charged on the endpoint's local rail across all peers.
-struct Candidate {
-    uint64_t inflight_bytes;
-    uint64_t rate_bytes_per_s;  // > 0
-    uint64_t latency_ns_base;
+struct Choice {
+    Path *path;
     uint32_t penalty;  // of the tier, >= 1
-    bool open;         // its window has room for one more slice
+    uint32_t tier;     // counted from 1; choices stand in order of tiers
 };
 
-constexpr int PICK_NONE = -1;  // no candidate at all
-constexpr int PICK_WAIT = -2;  // a full one will finish the slice sooner than any open one
+struct PickQuery {
+    uint64_t size;        // of the slice as it would be without the end game
+    uint64_t slice_size;  // of the rung
+    uint64_t remaining;   // of its request, this slice included
+    uint64_t backlog;     // of everything that waits with it, this slice included
+    uint64_t now_ns;
+    bool low;    // of class low
+    bool fixed;  // a retry: its size cannot change
+};
 
-// (IF + P * S) / BW + beta0, DESIGN.md section 5 with beta1 = 1 (nominal rates).
-uint64_t predict_ns(const Candidate &candidate, uint64_t size);
+constexpr int PICK_NONE = -1;  // no endpoint is ready
+constexpr int PICK_WAIT = -2;  // none is open, or a full one will finish sooner than any open one
 
-// Exact argmin over the open candidates, the first of equals wins, with earliest completion first:
-// an open one is passed over (PICK_WAIT) when the full ones that are faster would drain everything
-// that waits, backlog_bytes with this slice, before it finished the slice. The backlog is what
-// makes it right (Lim et al., "ECF: An MPTCP Path Scheduler to Manage Heterogeneous Paths", 2017):
-// a slow rail harms the last slices only.
-int pick(std::span<const Candidate> candidates, uint64_t size, uint64_t backlog_bytes);
+struct Picked {
+    int index;      // among the choices, or PICK_NONE, PICK_WAIT
+    uint64_t size;  // of the slice, where an index was found
+};
 
-// W = clamp(1.25 * rate * base latency, slices_min * slice_size, cap), DESIGN.md section 4.
-uint64_t window_bytes(uint64_t rate_bytes_per_s, uint64_t latency_ns_base, uint64_t slice_size,
-                      uint64_t slices_min, uint64_t cap);
+// What was found about one choice, for tent_explain.
+struct PickRow {
+    uint64_t predicted_ns, score_ns, window_bytes;
+    uint32_t verdict;  // TENT_VERDICT_*
+};
+
+constexpr size_t CHOICES_MAX = 128;  // endpoints one rung can choose from
+
+// predictive. choices: at most CHOICES_MAX. rows: as many, or nullptr.
+Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
+                       const Parameters &parameters, PickRow *rows = nullptr);
+
+// The others, for comparison. All bind at submit: they know no window.
+//   round_robin  the ready endpoints of the nearest tier in turn, as Mooncake's classic engine
+//   static       those in proportion to nominal speed, as UCX's multi-lane striping
+//   tent_paper   per-slice argmin of the prediction over all tiers, without late binding
+// cursor is the rung's memory: of the turn, or of the bytes dealt out in virtual time.
+struct StripeState {
+    uint64_t turn = 0;
+    uint64_t virtual_ns = 0;              // round's start
+    uint64_t dealt_ns[CHOICES_MAX] = {};  // per choice: when its share would be done
+};
+Picked pick_round_robin(std::span<const Choice> choices, const PickQuery &query,
+                        StripeState &state);
+Picked pick_static(std::span<const Choice> choices, const PickQuery &query, StripeState &state);
+Picked pick_tent_paper(std::span<const Choice> choices, const PickQuery &query,
+                       const Parameters &parameters);
 
 }  // namespace tent

@@ -16,8 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tent.errors import Closed
 from tent.orchestration.requests import Remote, many_requests, one_request
 from tent.orchestration.transfer import Job, transfer_async
-from tent.orchestration.waiting import Deadline
-from tent.types import Access, Class, Counters, Event, Notice, Op, RegionInfo, parse_class, parse_op
+from tent.orchestration.waiting import Deadline, deadline_ns
+from tent.types import (
+    Access,
+    Class,
+    Counters,
+    Event,
+    Explanation,
+    Notice,
+    Op,
+    RegionInfo,
+    parse_class,
+    parse_op,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,10 +66,21 @@ class AsyncEngine:
         label: str | None = None,
         integrity: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Writes local bytes to the peer; done when they are there."""
         await self._transfer(
-            segment, Op.WRITE, local, remote, length, timeout, class_, label, integrity, notice
+            segment,
+            Op.WRITE,
+            local,
+            remote,
+            length,
+            timeout,
+            class_,
+            label,
+            integrity,
+            notice,
+            deadline,
         )
 
     async def read(
@@ -73,10 +95,21 @@ class AsyncEngine:
         label: str | None = None,
         integrity: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Reads the peer's bytes into local memory."""
         await self._transfer(
-            segment, Op.READ, local, remote, length, timeout, class_, label, integrity, notice
+            segment,
+            Op.READ,
+            local,
+            remote,
+            length,
+            timeout,
+            class_,
+            label,
+            integrity,
+            notice,
+            deadline,
         )
 
     async def submit(
@@ -93,11 +126,16 @@ class AsyncEngine:
         integrity: bool = False,
         check_overlap: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> Batch:
         """Starts requests; the batch returned is awaited in turn: `await batch`."""
         columns = many_requests(self.sync, segment, op, local, remote, length, user_data)
         batch = self.sync.batch(
-            class_=class_, label=label, integrity=integrity, check_overlap=check_overlap
+            class_=class_,
+            label=label,
+            integrity=integrity,
+            check_overlap=check_overlap,
+            deadline=deadline,
         )
         try:
             await batch._submit_async(segment, parse_op(op), columns)
@@ -114,10 +152,15 @@ class AsyncEngine:
         label: str | None = None,
         integrity: bool = False,
         check_overlap: bool = False,
+        deadline: float | None = None,
     ) -> Batch:
         """An empty batch; `async with` it."""
         return self.sync.batch(
-            class_=class_, label=label, integrity=integrity, check_overlap=check_overlap
+            class_=class_,
+            label=label,
+            integrity=integrity,
+            check_overlap=check_overlap,
+            deadline=deadline,
         )
 
     async def _transfer(
@@ -132,10 +175,22 @@ class AsyncEngine:
         label: str | None,
         integrity: bool,
         notice: bytes | None,
+        deadline: float | None,
     ) -> None:
         place = one_request(self.sync, segment, op, local, remote, length)
         quality = parse_class(class_)
-        job = Job(self.sync, segment, op, place, timeout, quality, label, integrity, notice)
+        job = Job(
+            self.sync,
+            segment,
+            op,
+            place,
+            timeout,
+            quality,
+            label,
+            integrity,
+            notice,
+            deadline_ns(deadline),
+        )
         await transfer_async(job)
 
     # ---- memory and segments
@@ -237,6 +292,28 @@ class AsyncEngine:
     def counters(self) -> Counters:
         """Counters of the engine, its rails, endpoints and classes."""
         return self.sync.counters()
+
+    def explain(
+        self,
+        segment: Segment,
+        *,
+        op: Op | str = "write",
+        length: int,
+        class_: Class | str = "normal",
+        label: str | None = None,
+        local: str | Region = "cpu:0",
+        remote: str | RegionInfo = "cpu:0",
+    ) -> Explanation:
+        """What would be decided now for the first slice of such a request, and why."""
+        return self.sync.explain(
+            segment,
+            op=op,
+            length=length,
+            class_=class_,
+            label=label,
+            local=local,
+            remote=remote,
+        )
 
     # ---- life
 

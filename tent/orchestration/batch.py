@@ -22,7 +22,13 @@ from tent.errors import Again, Closed, InvalidArgument, TentError, Timeout, erro
 from tent.orchestration.columns import Columns
 from tent.orchestration.requests import many_requests
 from tent.orchestration.transfer import request_error
-from tent.orchestration.waiting import POOL_PAUSE_S, POOL_WAIT_S, WAIT_SLICE_NS, Deadline
+from tent.orchestration.waiting import (
+    POOL_PAUSE_S,
+    POOL_WAIT_S,
+    WAIT_SLICE_NS,
+    Deadline,
+    deadline_ns,
+)
 from tent.types import Class, Op, RequestStatus, Status, parse_op
 
 if TYPE_CHECKING:
@@ -57,6 +63,7 @@ class Batch:
         label: str | None,
         integrity: bool,
         check_overlap: bool,
+        deadline: float | None = None,
     ) -> None:
         self.engine = engine
         self._flags = (_abi.INTEGRITY if integrity else 0) | (
@@ -64,6 +71,7 @@ class Batch:
         )
         self._class = class_
         self._label = label
+        self._deadline_ns = deadline_ns(deadline)
         self._submitted: list[_Submitted] = []
         self._finished: list[npt.NDArray[np.void]] = []  # instalments before the present one
         self._finished_count = 0
@@ -283,13 +291,14 @@ class Batch:
         return self._handle
 
     def _open_native(self) -> None:
-        options = (self._flags, int(self._class), _abi.COMPLETIONS_BATCH, self._label)
+        completions = _abi.COMPLETIONS_BATCH
+        options = (self._flags, int(self._class), completions, self._label, self._deadline_ns)
         try:
-            self._handle = self.engine.native.batch_open(*options)
+            self._handle = self.engine.native.batch_open(options)
         except Again:
             # Batches that were not awaited leave their completion in the ring until it is read.
             self.engine.pump.collect()
-            self._handle = self.engine.native.batch_open(*options)
+            self._handle = self.engine.native.batch_open(options)
         self._count = 0
 
     def _steps(self, segment: Segment, op: Op, columns: Columns) -> Iterator[float | None]:

@@ -24,21 +24,23 @@ from tent.orchestration.columns import as_number
 from tent.orchestration.memory import Memory, Region
 from tent.orchestration.plan import Plan
 from tent.orchestration.pump import Pump
-from tent.orchestration.requests import Remote, one_request
+from tent.orchestration.requests import Remote, explained_places, one_request
 from tent.orchestration.segment import Grant, Segment
 from tent.orchestration.transfer import Job, transfer
-from tent.orchestration.waiting import WAIT_SLICE_S, Deadline
+from tent.orchestration.waiting import WAIT_SLICE_S, Deadline, deadline_ns
 from tent.types import (
     Access,
     Class,
     Counters,
     Event,
+    Explanation,
     Notice,
     Op,
     RegionInfo,
     Status,
     parse_access,
     parse_class,
+    parse_op,
 )
 
 if TYPE_CHECKING:
@@ -353,6 +355,7 @@ class Engine:
         label: str | None = None,
         integrity: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Writes local bytes to the peer and waits until they are there.
 
@@ -360,10 +363,20 @@ class Engine:
         buffer object that lies in registered memory. remote: absolute address, RegionInfo, label,
         or (RegionInfo or label, offset). length: bytes; default all of local. After `timeout`
         seconds the transfer is cancelled and fenced, and Timeout raised. notice: bytes the peer
-        sees after the data.
+        sees after the data. deadline: as in batch.
         """
         self._transfer(
-            segment, Op.WRITE, local, remote, length, timeout, class_, label, integrity, notice
+            segment,
+            Op.WRITE,
+            local,
+            remote,
+            length,
+            timeout,
+            class_,
+            label,
+            integrity,
+            notice,
+            deadline,
         )
 
     def read(
@@ -378,10 +391,21 @@ class Engine:
         label: str | None = None,
         integrity: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Reads the peer's bytes into local memory; arguments as in write."""
         self._transfer(
-            segment, Op.READ, local, remote, length, timeout, class_, label, integrity, notice
+            segment,
+            Op.READ,
+            local,
+            remote,
+            length,
+            timeout,
+            class_,
+            label,
+            integrity,
+            notice,
+            deadline,
         )
 
     def submit(
@@ -398,6 +422,7 @@ class Engine:
         integrity: bool = False,
         check_overlap: bool = False,
         notice: bytes | None = None,
+        deadline: float | None = None,
     ) -> Batch:
         """Starts any number of requests of one segment and direction in one call.
 
@@ -405,10 +430,14 @@ class Engine:
         place): element i of each is request i, a single number stands for all. local and remote
         also take (region, offset or offsets) and, for one request, a region or region[a:b]. A
         numpy array is a column of addresses here, never a buffer. The batch is sealed. An invalid
-        request refuses the whole call and the error names its index.
+        request refuses the whole call and the error names its index. deadline: as in batch.
         """
         batch = self.batch(
-            class_=class_, label=label, integrity=integrity, check_overlap=check_overlap
+            class_=class_,
+            label=label,
+            integrity=integrity,
+            check_overlap=check_overlap,
+            deadline=deadline,
         )
         try:
             batch.submit(
@@ -427,8 +456,13 @@ class Engine:
         label: str | None = None,
         integrity: bool = False,
         check_overlap: bool = False,
+        deadline: float | None = None,
     ) -> Batch:
-        """An empty batch, to be filled by its submit, write and read."""
+        """An empty batch, to be filled by its submit, write and read.
+
+        deadline: seconds after its submit in which a request wants to be done. Within a class the
+        earliest is served first; a missed one changes nothing else (see timeout for that).
+        """
         self._reap()
         return Batch(
             engine=self,
@@ -436,6 +470,7 @@ class Engine:
             label=label,
             integrity=integrity,
             check_overlap=check_overlap,
+            deadline=deadline,
         )
 
     def _transfer(
@@ -450,10 +485,12 @@ class Engine:
         label: str | None,
         integrity: bool,
         notice: bytes | None,
+        deadline: float | None,
     ) -> None:
         place = one_request(self, segment, op, local, remote, length)
         quality = parse_class(class_)
-        transfer(Job(self, segment, op, place, timeout, quality, label, integrity, notice))
+        due_ns = deadline_ns(deadline)
+        transfer(Job(self, segment, op, place, timeout, quality, label, integrity, notice, due_ns))
 
     def make_room(self) -> None:
         """Gives back what finished or was dropped: orphaned batches, unread completions."""
@@ -511,6 +548,29 @@ class Engine:
             endpoints=native.counters(_abi.COUNTERS_ENDPOINT),
             classes=native.counters(_abi.COUNTERS_CLASS),
         )
+
+    def explain(
+        self,
+        segment: Segment,
+        *,
+        op: Op | str = "write",
+        length: int,
+        class_: Class | str = "normal",
+        label: str | None = None,
+        local: str | Region = "cpu:0",
+        remote: str | RegionInfo = "cpu:0",
+    ) -> Explanation:
+        """What would be decided now for the first slice of such a request, and why.
+
+        Changes nothing. local: a location, or a Region for its own; remote: a location, or a
+        RegionInfo or the label of a region of the segment for theirs.
+        `tent.scheduler.explain.render` tells it in words.
+        """
+        here, there = explained_places(self, segment, local, remote)
+        size = as_number(length, name="length")
+        numbers = {"op": parse_op(op), "class_": parse_class(class_), "length": size}
+        numbers["segment"] = segment.handle
+        return self.native.explain(numbers, here, there, label)
 
 
 def _close(native: _abi.NativeEngine, pump: Pump, kept: dict[int, BufferFacts]) -> int:

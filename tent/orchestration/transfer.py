@@ -42,6 +42,7 @@ class Job:
     label: str | None
     integrity: bool
     notice: bytes | None
+    deadline_ns: int
 
     def begin(self, completions: int) -> Generator[float, None, int]:
         """Opens a sealed batch with the request; yields pauses (s) while the pool is full."""
@@ -54,7 +55,7 @@ class Job:
         flags = _abi.NO_WAKE if completions == _abi.COMPLETIONS_NONE else 0
         flags |= 0 if self.notice else _abi.SEAL
         integrity = _abi.INTEGRITY if self.integrity else 0
-        options = (integrity, int(self.class_), completions, self.label)
+        options = (integrity, int(self.class_), completions, self.label, self.deadline_ns)
         paused_s, pause_s = 0.0, POOL_PAUSE_S[0]
         while True:
             handle, status, sentence = native.transfer_begin(record, flags, options)

@@ -1,11 +1,14 @@
 """Deadlines, and the length of one native wait.
 
-Leans on the clock only. Waits are cut into slices so that Ctrl-C and a closing engine are noticed.
+Leans on the clock and errors only. Waits are cut into slices so that Ctrl-C and a closing engine
+are noticed.
 """
 
 from __future__ import annotations
 
 import time
+
+from tent.errors import InvalidArgument
 
 WAIT_SLICE_S = 0.1
 WAIT_SLICE_NS = 100_000_000
@@ -14,6 +17,20 @@ POOL_WAIT_S = 1.0
 """How long a submit waits for others to give a full pool's room back."""
 POOL_PAUSE_S = (0.0005, 0.05)
 """First and longest pause of that wait: nothing tells when they do."""
+
+
+_DEADLINE_NS_MAX = (1 << 63) - 1
+
+
+def deadline_ns(deadline: float | None) -> int:
+    """A batch's deadline in seconds after submit -> ns; None, no deadline -> 0."""
+    if deadline is None:
+        return 0
+    if not deadline > 0 or deadline == float("inf"):
+        raise InvalidArgument(
+            f"deadline is {deadline} s; write more than 0 seconds after submit, or None for none"
+        )
+    return min(max(1, int(deadline * 1e9)), _DEADLINE_NS_MAX)
 
 
 class Deadline:

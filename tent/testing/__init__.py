@@ -8,9 +8,10 @@ import pytest
 
 pytest.register_assert_rewrite("tent.testing.conformance", "tent.testing.fixtures")
 
+from tent.scheduler.bound import Flapping, Piecewise
 from tent.testing.conformance import Quirks, TransportConformance
 from tent.testing.fixtures import Pair, engine_pair, pattern
-from tent.testing.sim import Fabric, Flapping, Piecewise
+from tent.testing.sim import Fabric
 from tent.testing.waiting import eventually
 
 __all__ = [

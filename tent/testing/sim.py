@@ -28,6 +28,7 @@ from tent.errors import InvalidArgument, Timeout
 from tent.orchestration.batch import Batch
 from tent.orchestration.engine import Engine
 from tent.orchestration.segment import Segment
+from tent.scheduler.bound import Bandwidth, Flapping, Piecewise
 from tent.testing.fixtures import KEY
 from tent.testing.sim_library import NEVER, library
 
@@ -50,26 +51,6 @@ TRACE_DTYPE: np.dtype[np.void] = np.dtype(
         ("status", "<i4"),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Piecewise:
-    """points: (time_ns, bytes per second) in ascending order; before the first its rate holds."""
-
-    points: Sequence[tuple[int, float]]
-
-
-@dataclass(frozen=True)
-class Flapping:
-    """`high` for the first half of each period, `low` for the second; `phase_ns` into it at 0."""
-
-    high: float
-    low: float
-    period_ns: int
-    phase_ns: int = 0
-
-
-Bandwidth = float | Piecewise | Flapping
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,12 @@ def peer_process(
     listen: str = "127.0.0.1:0",
     key: bytes | None = KEY,
     env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Peer]:
-    """A peer with that plan and `size` bytes registered as "peer"."""
+    """A peer with that plan and `size` bytes registered as "peer"; `prefix` goes before its
+    command."""
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT)],
+        [*prefix, sys.executable, str(SCRIPT)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 from pathlib import Path
 
 import pytest
 
-from tent import Access, Class, EventType, Op, State, Status, _abi
+from tent import (
+    Access,
+    Candidate,
+    Class,
+    CounterRow,
+    EventType,
+    Explanation,
+    Op,
+    State,
+    Status,
+    Strategy,
+    Verdict,
+    _abi,
+)
 from tent.errors import TentError, error_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +50,14 @@ def test_statuses_are_the_headers() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "prefix"),
-    [(Op, "TENT_OP_"), (Class, "TENT_CLASS_"), (State, "TENT_STATE_"), (EventType, "TENT_EVENT_")],
+    [
+        (Op, "TENT_OP_"),
+        (Class, "TENT_CLASS_"),
+        (State, "TENT_STATE_"),
+        (EventType, "TENT_EVENT_"),
+        (Strategy, "TENT_STRATEGY_"),
+        (Verdict, "TENT_VERDICT_"),
+    ],
 )
 def test_enums_are_the_headers(kind: type[enum.IntEnum], prefix: str) -> None:
     assert {member.name: member.value for member in kind} == of_prefix(prefix)
@@ -70,6 +91,20 @@ def test_arrays_read_in_place_have_the_structs_layout() -> None:
         assert dtype.fields is not None
         offsets = {field: place[1] for field, place in dtype.fields.items()}
         assert offsets == {field: about.offset for field, about in struct.fields}
+
+
+@pytest.mark.parametrize(
+    ("kind", "struct"),
+    [
+        (Candidate, "tent_candidate"),
+        (CounterRow, "tent_counters"),
+        (Explanation, "tent_explanation"),
+    ],
+)
+def test_facts_have_the_structs_fields(kind: type, struct: str) -> None:
+    fields = {name for name, _ in _abi._ffi.typeof(f"struct {struct}").fields}
+    own = {field.name for field in dataclasses.fields(kind)}
+    assert own - {"candidates"} == fields - {"size"}
 
 
 def test_every_function_is_bound_with_its_arguments() -> None:

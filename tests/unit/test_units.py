@@ -1,10 +1,10 @@
-"""Sizes as people write them."""
+"""Sizes, rates and times as people write and read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from tent.units import format_rate, format_size, parse_size
+from tent.units import format_rate, format_size, format_time, parse_size
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,7 @@ def test_formats() -> None:
     assert format_size(256 << 20) == "256 MiB"
     assert format_size(100) == "100 B"
     assert format_rate(500e6 / 8) == "0.50 Gbit/s"
+    assert format_time(999) == "999 ns"
+    assert format_time(12_345) == "12.35 us"
+    assert format_time(1_000_000) == "1 ms"
+    assert format_time(65_000_000_000) == "65 s"

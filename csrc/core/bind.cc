@@ -1,0 +1,263 @@
+// Binding: which flow is served next, which endpoint carries its next slice, and handing slices to
+// the plugins. See spray.h. The decisions themselves are sched/'s.
+#include <algorithm>
+#include <cstring>
+
+#include "base/status.h"
+#include "core/endpoints.h"
+#include "core/flows.h"
+#include "core/hedge.h"
+#include "core/routes.h"
+#include "core/spray.h"
+
+namespace tent {
+
+namespace {
+
+constexpr uint64_t SELF_SLICE =
+    1 << 20;  // plain copies: bytes per step, so that cancel and others get in
+constexpr uint64_t TURN_SIZE = 1 << 20;     // bytes of one flow before the next one's turn
+constexpr uint64_t CYCLE_SIZE = 64u << 20;  // bound per cycle: results must be seen in between
+
+void charge(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t bytes) {
+    endpoint.path.charge(bytes, engine.now_ns, request.class_ == TENT_CLASS_LOW);
+    bump(endpoint.tally.charged, bytes);
+    bump(endpoint.rail->tally.charged, bytes);
+    bump(engine.tally.charged, bytes);
+}
+
+Picked pick_on(const Engine &engine, const BoundRung &rung, PickQuery query) {
+    const Parameters &parameters = tent::parameters(engine);
+    switch (rung.strategy) {
+        case TENT_STRATEGY_ROUND_ROBIN: return pick_round_robin(rung.choices, query, *rung.stripe);
+        case TENT_STRATEGY_STATIC: return pick_static(rung.choices, query, *rung.stripe);
+        case TENT_STRATEGY_TENT_PAPER: return pick_tent_paper(rung.choices, query, parameters);
+        default: return pick_predictive(rung.choices, query, parameters);
+    }
+}
+
+// The endpoint for the next slice, nullptr to wait. *none is set when no rung has a ready one.
+Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query, uint64_t *size,
+                 bool *none) {
+    for (const BoundRung &rung : route.rungs) {
+        query.slice_size = rung.slice_size;
+        if (!query.fixed) query.size = std::min(rung.slice_size, query.remaining);
+        Picked picked = pick_on(engine, rung, query);
+        if (picked.index == PICK_NONE) continue;
+        *size = picked.size;
+        return picked.index < 0 ? nullptr : rung.endpoints[static_cast<size_t>(picked.index)];
+    }
+    *none = true;
+    return nullptr;
+}
+
+void *local_handle(const Engine &engine, const Request &request, const Transport *transport) {
+    for (const auto &[owner, handle] : engine.regions[request.local_region]->handles)
+        if (owner == transport) return handle;
+    return nullptr;
+}
+
+void *remote_handle(const Request &request, const Transport *transport) {
+    for (const auto &[owner, handle] : request.remote_region->handles)
+        if (owner == transport) return handle;
+    return nullptr;
+}
+
+// Hands the staged slices to the plugin. What it does not take goes back, in order, to be bound
+// anew.
+void post_staged(Engine &engine, Endpoint &endpoint) {
+    uint32_t count = endpoint.staged_count;
+    if (count == 0) return;
+    const tent_plugin *table = endpoint.rail->transport->table;
+    void *instance = endpoint.rail->transport->instance;
+    uint32_t taken = table->post(instance, endpoint.handle, endpoint.staged.data(), count);
+    if (taken >= count) {
+        endpoint.staged_count = 0;
+        return;
+    }
+    if (!endpoint.path.blocked) engine.blocked.push_back(&endpoint);
+    endpoint.path.blocked = true;
+    memmove(endpoint.staged.data(), endpoint.staged.data() + taken,
+            (count - taken) * sizeof endpoint.staged[0]);
+    endpoint.staged_count = count - taken;
+    spray_unstage(engine, endpoint);
+}
+
+// The segment is this engine's own: slices are copied on the spot. Returns bytes copied.
+uint64_t copy_own(Engine &engine, Flow &flow) {
+    uint32_t index = flow.head;
+    Request &request = engine.requests[index];
+    uint64_t size = std::min(SELF_SLICE, request.length - request.sliced);
+    void *local = reinterpret_cast<void *>(request.local + request.sliced);
+    void *remote = reinterpret_cast<void *>(request.remote + request.sliced);
+    if (request.op == TENT_OP_WRITE) {
+        memmove(remote, local, size);
+        bump(engine.tally.bytes_written, size);
+    } else {
+        memmove(local, remote, size);
+        bump(engine.tally.bytes_read, size);
+    }
+    flow.waiting_bytes -= size;
+    request.sliced += size;
+    request.done += size;
+    bump(engine.tally.slices);
+    if (request.sliced == request.length) {
+        flow_pop(engine, flow);
+        spray_try_finish(engine, index);
+    }
+    return size;
+}
+
+// Binds one slice of the flow. Returns its bytes, 0 when it has to wait (or nothing is left).
+uint64_t bind_one(Engine &engine, Flow &flow) {
+    if (flow_empty(flow)) return 0;
+    if (flow.segment->own) return copy_own(engine, flow);
+    bool retry = flow.retry_head != NIL;
+    uint32_t slice_index = retry ? flow.retry_head : NIL;
+    uint32_t index = retry ? engine.slices[slice_index].request : flow_front(flow);
+    Request &request = engine.requests[index];
+    PickQuery query{};
+    query.fixed = retry;
+    query.size = retry ? engine.slices[slice_index].length : 0;
+    query.remaining = retry ? query.size : request.length - request.sliced;
+    query.backlog = flow.waiting_bytes;
+    query.now_ns = engine.now_ns;
+    query.low = flow.class_ == TENT_CLASS_LOW;
+    uint64_t size = 0;
+    bool none = false;
+    Endpoint *endpoint = choose(engine, *request.route, query, &size, &none);
+    if (none) {
+        routes_pathless(engine, *flow.segment);
+        flow_rotate(engine, flow, retry);
+    }
+    if (!endpoint) return 0;
+    if (retry) {
+        flow.retry_head = engine.slices[slice_index].next;
+        if (flow.retry_head == NIL) flow.retry_tail = NIL;
+    } else {
+        slice_index = slice_take(engine);
+        if (slice_index == NIL) return 0;
+        Slice &slice = engine.slices[slice_index];
+        slice.request = index;
+        slice.offset = request.sliced;
+        slice.length = size;
+        slice.retries = 0;
+        slice.twin = NIL;
+        slice.hedged = slice.lost = false;
+        request.sliced += size;
+        request.slices_out++;
+        if (request.sliced == request.length) {
+            flow_pop(engine, flow);
+            hedge_watch(engine, index);
+        }
+    }
+    flow.waiting_bytes -= size;
+    spray_stage(engine, *endpoint, slice_index);
+    return size;
+}
+
+// The flow of a class to serve next: the earliest deadline, then each in turn. nullptr: all wait.
+Flow *next_flow(Engine &engine, uint32_t class_) {
+    Flow *tail = engine.active[class_], *found = nullptr;
+    uint64_t deadline_ns = UINT64_MAX;
+    for (Flow *flow = tail->next;; flow = flow->next) {
+        if (flow->stuck != engine.pass) {
+            if (engine.urgent_count[class_] == 0) return flow;
+            uint64_t own_ns =
+                flow->urgent == NIL ? UINT64_MAX : engine.requests[flow->urgent].deadline_ns;
+            if (!found || own_ns < deadline_ns) {
+                found = flow;
+                deadline_ns = own_ns;
+            }
+        }
+        if (flow == tail) return found;
+    }
+}
+
+// One flow's turn. Returns the bytes bound.
+uint64_t serve(Engine &engine, Flow &flow) {
+    uint64_t turn = 0;
+    while (turn < TURN_SIZE) {
+        uint64_t bound = bind_one(engine, flow);
+        if (bound == 0) {
+            if (!flow_empty(flow)) flow.stuck = engine.pass;
+            break;
+        }
+        turn += bound;
+    }
+    engine.share.spend(flow.class_, turn, parameters(engine));
+    if (flow_empty(flow))
+        flow_deactivate(engine, flow);
+    else
+        while (engine.active[flow.class_] != &flow)  // the next one's turn
+            engine.active[flow.class_] = engine.active[flow.class_]->next;
+    return turn;
+}
+
+// Binds until every flow waits. False when the cycle's share is used up before.
+bool serve_all(Engine &engine) {
+    engine.pass++;
+    uint64_t bound = 0;
+    uint32_t waiting = 0;  // classes of which every flow waits
+    while (bound < CYCLE_SIZE) {
+        uint32_t active = 0;
+        for (uint32_t class_ : CLASS_ORDER)
+            if (engine.active_count[class_] > 0) active |= 1u << class_;
+        int class_ = engine.share.next(active & ~waiting, active, parameters(engine));
+        if (class_ < 0) return true;
+        Flow *flow = next_flow(engine, static_cast<uint32_t>(class_));
+        if (flow)
+            bound += serve(engine, *flow);
+        else
+            waiting |= 1u << class_;
+    }
+    return false;
+}
+
+}  // namespace
+
+void spray_stage(Engine &engine, Endpoint &endpoint, uint32_t slice_index) {
+    Slice &slice = engine.slices[slice_index];
+    Request &request = engine.requests[slice.request];
+    request.rail = static_cast<int32_t>(endpoint.rail->plan.index);
+    slice.endpoint = endpoint.slot;
+    slice.posted_ns = engine.now_ns;
+    slice.predicted_ns = endpoint.path.predict_ns(slice.length);
+    charge(engine, endpoint, request, slice.length);
+    Transport *transport = endpoint.rail->transport;
+    tent_slice &staged = endpoint.staged[endpoint.staged_count++];
+    staged.id = static_cast<uint64_t>(slice.generation) << 32 | slice_index;
+    staged.op = request.op;
+    staged.flags = request.flags & TENT_BATCH_INTEGRITY ? TENT_SLICE_INTEGRITY : 0;
+    staged.local = reinterpret_cast<void *>(request.local + slice.offset);
+    staged.remote = request.remote + slice.offset;
+    staged.length = slice.length;
+    staged.local_region = local_handle(engine, request, transport);
+    staged.remote_region = remote_handle(request, transport);
+    if (!endpoint.listed) {  // once, so that the capacity reserved for all endpoints suffices
+        endpoint.listed = true;
+        engine.staged.push_back(&endpoint);
+    }
+    if (endpoint.staged_count == POST_MAX) post_staged(engine, endpoint);
+}
+
+void spray_schedule(Engine &engine) {
+    if (!engine.schedule_due && engine.hedge_watched.empty() && engine.hedge_losers.empty()) return;
+    bool due = engine.schedule_due;
+    engine.schedule_due = false;
+    if (due) {
+        for (Endpoint *endpoint : engine.blocked)
+            endpoint->path.blocked = false;
+        engine.blocked.clear();
+        // Own copies and long queues go on in the next cycle.
+        if (!serve_all(engine)) engine.schedule_due = true;
+    }
+    hedge_step(engine);
+    for (Endpoint *endpoint : engine.staged) {
+        endpoint->listed = false;
+        post_staged(engine, *endpoint);
+    }
+    engine.staged.clear();
+}
+
+}  // namespace tent

@@ -1,0 +1,149 @@
+// See explain.h.
+#include "core/explain.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "core/reports.h"
+#include "core/routes.h"
+
+namespace tent {
+
+namespace {
+
+// What bind.cc asks for the first slice of such a request, on this rung.
+PickQuery query_on(const Engine &engine, const Segment &segment, const BoundRung &rung,
+                   const tent_explain_query &asked) {
+    PickQuery query{};
+    query.size = std::min(rung.slice_size, asked.length);
+    query.slice_size = rung.slice_size;
+    query.remaining = asked.length;
+    query.backlog = segment.flows[asked.class_].waiting_bytes + asked.length;
+    query.now_ns = engine.now_ns;
+    query.low = asked.class_ == TENT_CLASS_LOW;
+    return query;
+}
+
+// The figures of one choice, where the strategy itself looks at none or is not asked.
+PickRow row_of(const Choice &choice, const PickQuery &query, const Parameters &parameters) {
+    Path &path = *choice.path;
+    if (!path.ready) return {0, 0, 0, TENT_VERDICT_NOT_READY};
+    path.refresh(query.now_ns, parameters);
+    return {path.predict_ns(query.size), path.predict_ns(query.size * uint64_t{choice.penalty}),
+            path.window_bytes(query.slice_size, parameters),
+            static_cast<uint32_t>(path.blocked ? TENT_VERDICT_FULL : TENT_VERDICT_SLOWER)};
+}
+
+Picked decide(const BoundRung &rung, const PickQuery &query, const Parameters &parameters,
+              PickRow *rows) {
+    if (rung.strategy == TENT_STRATEGY_PREDICTIVE)
+        return pick_predictive(rung.choices, query, parameters, rows);
+    for (size_t i = 0; i < rung.choices.size(); i++)
+        rows[i] = row_of(rung.choices[i], query, parameters);
+    StripeState state = *rung.stripe;  // a copy: the turn stays whose it is
+    Picked picked{};
+    if (rung.strategy == TENT_STRATEGY_ROUND_ROBIN)
+        picked = pick_round_robin(rung.choices, query, state);
+    else if (rung.strategy == TENT_STRATEGY_STATIC)
+        picked = pick_static(rung.choices, query, state);
+    else
+        picked = pick_tent_paper(rung.choices, query, parameters);
+    if (picked.index >= 0) rows[picked.index].verdict = TENT_VERDICT_CHOSEN;
+    return picked;
+}
+
+tent_candidate candidate_of(const BoundRung &rung, size_t index, const PickRow &row) {
+    const Choice &choice = rung.choices[index];
+    const Endpoint &endpoint = *rung.endpoints[index];
+    const Path &path = *choice.path;
+    tent_candidate found{};
+    found.rung = static_cast<int32_t>(rung.index);
+    found.tier = static_cast<int32_t>(choice.tier);
+    found.penalty = choice.penalty;
+    found.rail = static_cast<int32_t>(endpoint.rail->plan.index);
+    found.remote_rail = static_cast<int32_t>(endpoint.peer_rail);
+    found.state = public_state(endpoint.state);
+    found.verdict = row.verdict;
+    found.inflight_bytes = path.own.inflight_bytes;
+    found.inflight_local_bytes = path.local->inflight_bytes;
+    found.inflight_remote_bytes = path.remote->inflight_bytes;
+    found.rate_bytes_per_s = path.own.rate.bytes_per_s();
+    found.nominal_bytes_per_s = path.own.rate.nominal();
+    found.latency_ns_base = path.base.ns();
+    found.window_bytes = row.window_bytes;
+    found.predicted_ns = row.predicted_ns;
+    found.score_ns = row.score_ns;
+    snprintf(found.transport, sizeof found.transport, "%s", endpoint.rail->transport->name.c_str());
+    snprintf(found.name, sizeof found.name, "%s", endpoint.title.c_str());
+    return found;
+}
+
+// Why a request would find no route.
+const char *no_route(const Engine &engine, const RouteQuery &query) {
+    return plan_match(engine.plans.back()->plan, query)
+               ? "(rows of the plan match, but none of their rails reaches the peer)"
+               : "(no row of the plan matches)";
+}
+
+void explain_rungs(const Engine &engine, const Segment &segment, const BoundRoute &route,
+                   const tent_explain_query &asked, tent_explanation *out,
+                   std::vector<tent_candidate> *candidates) {
+    const Parameters &parameters = tent::parameters(engine);
+    PickRow rows[CHOICES_MAX];
+    for (const BoundRung &rung : route.rungs) {
+        PickQuery query = query_on(engine, segment, rung, asked);
+        int32_t first = static_cast<int32_t>(candidates->size());
+        if (out->rung < 0) {
+            Picked picked = decide(rung, query, parameters, rows);
+            if (picked.index != PICK_NONE) {
+                out->rung = static_cast<int32_t>(rung.index);
+                out->strategy = rung.strategy;
+                out->winner = picked.index < 0 ? picked.index : first + picked.index;
+                out->slice_bytes = picked.index < 0 ? query.size : picked.size;
+            }
+        } else {
+            for (size_t i = 0; i < rung.choices.size(); i++) {
+                rows[i] = row_of(rung.choices[i], query, parameters);
+                if (rung.choices[i].path->ready) rows[i].verdict = TENT_VERDICT_LATER_RUNG;
+            }
+        }
+        for (size_t i = 0; i < rung.choices.size(); i++)
+            candidates->push_back(candidate_of(rung, i, rows[i]));
+    }
+}
+
+}  // namespace
+
+static_assert(PICK_NONE == -1 && PICK_WAIT == -2, "tent.h gives these values to `winner`");
+
+void explain(const Engine &engine, const Segment &segment, const tent_explain_query &query,
+             tent_explanation *out, std::vector<tent_candidate> *candidates) {
+    const PlanGeneration &generation = *engine.plans.back();
+    candidates->clear();
+    *out = {};
+    out->generation = generation.number;
+    out->route = out->rung = out->winner = -1;
+    out->backlog_bytes = segment.flows[query.class_].waiting_bytes + query.length;
+    if (segment.own) {
+        snprintf(out->row, sizeof out->row, "(own memory: a plain copy)");
+        return;
+    }
+    RouteQuery match;
+    match.op = query.op;
+    match.local = query.local;
+    match.remote = query.remote;
+    match.same_host = segment.same_host;
+    match.size = query.length;
+    match.class_ = query.class_;
+    match.label = query.label;
+    const BoundRoute *route = routes_first(engine, segment, match);
+    if (!route) {
+        snprintf(out->row, sizeof out->row, "%s", no_route(engine, match));
+        return;
+    }
+    out->route = static_cast<int32_t>(route->row - generation.plan.routes.data());
+    snprintf(out->row, sizeof out->row, "%s", plan_render_route(*route->row).c_str());
+    explain_rungs(engine, segment, *route, query, out, candidates);
+}
+
+}  // namespace tent
