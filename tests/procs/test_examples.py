@@ -31,7 +31,10 @@ def test_example(path: Path, tmp_path: Path) -> None:
     assert "Warning" not in result.stderr
 
 
-@pytest.mark.parametrize(("page", "blocks_min"), [("README.md", 1), ("docs/quickstart.md", 5)])
+@pytest.mark.parametrize(
+    ("page", "blocks_min"),
+    [("README.md", 1), ("docs/quickstart.md", 5), ("docs/simulation.md", 3)],
+)
 def test_a_page_shows_lines_of_the_examples(page: str, blocks_min: int) -> None:
     sources = [path.read_text() for path in EXAMPLES]
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
