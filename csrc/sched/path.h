@@ -63,10 +63,11 @@ struct Path {
         if (own.inflight_slices > 0) return;  // then neither rail is idle
         if (local->inflight_slices == 0) local->rate.decay(now_ns, parameters);
         if (remote->inflight_slices == 0) remote->rate.decay(now_ns, parameters);
-        uint64_t before = own.rate.pace();
+        // The rate, not its pace: fast rates differ where their paces do not.
+        uint64_t before = own.rate.bytes_per_s();
         own.rate.decay(now_ns, parameters);
         bool forgotten = base.expire(now_ns, parameters);
-        if (!forgotten && own.rate.pace() == before) return;
+        if (!forgotten && own.rate.bytes_per_s() == before) return;
         base.refresh(own.rate.pace());
         measure(parameters);
     }
