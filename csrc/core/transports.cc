@@ -346,6 +346,9 @@ int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
     for (auto &rail : engine.rails)
         rail->retired = std::find(current.rails.begin(), current.rails.end(), rail.get()) ==
                         current.rails.end();
+    for (auto &endpoint : engine.endpoints)  // windows follow the new parameters at once
+        if (endpoint->initiator && endpoint->state != EndpointState::Gone)
+            endpoint->path.measure(current.plan.parameters);
     routes_rebind_all(engine);
     report(engine, TENT_EVENT_PLAN_INSTALLED, {},
            "plan generation %u installed: %zu rails, %zu routes", current.number,

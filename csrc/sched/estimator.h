@@ -23,6 +23,7 @@ class RateEstimator {
     uint64_t bytes_per_s() const { return rate_; }
     uint64_t pace() const { return pace_; }
     uint64_t nominal() const { return nominal_; }
+    bool known() const { return measured_; }  // told or measured, no longer the prior
 
     // A slice posted at posted_ns has completed. Its wire time began when the one before it had
     // ended, or when it can have reached the wire itself: posting to wire takes the base latency.

@@ -52,10 +52,14 @@ struct Path {
                   const Parameters &parameters) {
         progress_ns = now_ns;
         uint64_t base_ns = base.ns(), rate = own.rate.bytes_per_s();
-        for (Lane *lane : {&own, local, remote})
-            lane->rate.complete(bytes, posted_ns, now_ns, base_ns, parameters);
         uint64_t latency_ns = now_ns > posted_ns ? now_ns - posted_ns : 0;
+        // The base latency first: a fresh endpoint's first slice must not count it as wire time. Of
+        // a rate that is neither told nor measured yet none can be told apart.
         base.complete(bytes, latency_ns, now_ns, own.rate.pace(), parameters);
+        uint64_t known_ns = own.rate.known() ? base.ns() : 0;
+        for (Lane *lane : {&own, local, remote})
+            lane->rate.complete(bytes, posted_ns, now_ns, known_ns, parameters);
+        base.refresh(own.rate.pace());
         if (base.ns() != base_ns || own.rate.bytes_per_s() != rate) measure(parameters);
     }
     // Idle lanes forget. To be called before a decision is made over this path.
@@ -93,8 +97,7 @@ struct Path {
             std::max(window_product + slice_size, slice_size * parameters.window_slices_min);
         return std::min(window, std::max(parameters.window_size_max, slice_size));
     }
-
-  private:
+    // To be called where the parameters have changed, too.
     void measure(const Parameters &parameters) {
         uint64_t product = scale(own.rate.bytes_per_s(), base.ns(), NS_PER_S);
         window_product =

@@ -32,9 +32,10 @@ bool is_open(const Path &path, const PickQuery &query, const Terms &terms) {
     return terms.unlimited | (path.own.inflight_bytes == 0) | (path.own.inflight_bytes < window);
 }
 
-// Waiting for a full endpoint is right only while it moves.
+// Waiting for a full endpoint is right only while it moves; one without work has nothing to show.
 bool is_moving(const Path &path, uint64_t predicted_ns, uint64_t now_ns) {
-    return now_ns <= path.progress_ns + 2 * predicted_ns + STALL_NS;
+    return path.own.inflight_slices == 0 ||
+           now_ns <= path.progress_ns + 2 * predicted_ns + STALL_NS;
 }
 
 // Slices shrink near the end of a request so that its last ones end together: a slice takes at most

@@ -66,10 +66,12 @@ class Path:
     def complete(self, size: int, posted_ns: int, now_ns: int, p: Parameters) -> None:
         """Learns from a success; what failed teaches nothing."""
         self.progress_ns = now_ns
-        base_ns = self.base.ns
+        self.base.complete(size, max(0, now_ns - posted_ns), now_ns, self.own.rate.pace, p)
+        # Of a rate that is neither told nor measured yet, no base latency can be told apart.
+        base_ns = self.base.ns if self.own.rate.measured else 0
         for lane in self.lanes:
             lane.rate.complete(size, posted_ns, now_ns, base_ns, p)
-        self.base.complete(size, max(0, now_ns - posted_ns), now_ns, self.own.rate.pace, p)
+        self.base.refresh(self.own.rate.pace)
 
     def refresh(self, now_ns: int, p: Parameters) -> None:
         """Before a decision: idle lanes forget."""
@@ -136,8 +138,11 @@ def is_open(path: Path, q: Query, p: Parameters) -> bool:
 
 
 def is_stalled(path: Path, q: Query) -> bool:
-    """A full endpoint is worth waiting for only while it moves."""
-    return q.now_ns - path.progress_ns > 2 * path.predict_ns(q.size) + STALL_NS
+    """A full endpoint is worth waiting for only while it moves; without work it has no say."""
+    return (
+        path.own.inflight_slices > 0
+        and q.now_ns - path.progress_ns > 2 * path.predict_ns(q.size) + STALL_NS
+    )
 
 
 def wait_is_better(full: Iterable[Path], best: Path, q: Query) -> bool:

@@ -225,6 +225,18 @@ TEST(within_a_class_the_earliest_deadline_is_served_first) {
     check_at_rest(two);
 }
 
+TEST(a_new_plans_window_takes_effect_at_once) {
+    std::vector<RailSpec> rails = {rail(25 * GB_S, 200 * US)};
+    Two two(rails, 16 * MIB, "", "set window_max=1m\n");
+    two.transfer({16 * MIB});
+    two.transfer({16 * MIB});
+    CHECK_EQ(two.endpoints()[0].window_bytes, 1 * MIB);
+    std::string plan =
+        "plan 1\nset sim.fabric=" + two.name + "\nrail 0 sim a/0\nroute * : sim[0] slice=64k\n";
+    CHECK_EQ(tent_plan_install(two.hosts[0].engine, plan.c_str(), plan.size(), nullptr), TENT_OK);
+    CHECK(two.endpoints()[0].window_bytes > 5 * MIB);
+}
+
 TEST(a_cancelled_request_with_a_deadline_leaves_the_queue) {
     Two two(equal_rails(1), 16 * MIB);
     tent_sim_batch first = two.submit({.length = 16 * MIB, .deadline_ns = 1 * MS});

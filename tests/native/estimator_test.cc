@@ -81,6 +81,14 @@ TEST(lone_slices_are_predicted_right_whatever_the_rate_is_believed_to_be) {
     }
 }
 
+TEST(the_first_slices_of_an_endpoint_do_not_count_latency_as_wire_time) {
+    One one(25 * GB_S);
+    uint64_t now_ns = 0;
+    drive(one.path, one.parameters, 25 * GB_S, 5000, 16, &now_ns);
+    CHECK(within(one.rate(), 25 * GB_S, 2));
+    CHECK(within(one.path.base.ns(), 5000, 5));
+}
+
 TEST(a_drop_is_followed_faster_than_a_rise) {
     One one(25 * GB_S);
     uint64_t now_ns = 0;
