@@ -79,7 +79,8 @@ int main(int argc, char **argv) {
     std::sort(all.begin(), all.end());
     best = all.front();
     worst = all.back();
-    printf("{\"rails\": %zu, \"ns_per_slice_min\": %.1f, \"ns_per_slice_median\": %.1f, "
-           "\"ns_per_slice_max\": %.1f}\n",
-           rails, best, all[all.size() / 2], worst);
+    printf(
+        "{\"rails\": %zu, \"ns_per_slice_min\": %.1f, \"ns_per_slice_median\": %.1f, "
+        "\"ns_per_slice_max\": %.1f}\n",
+        rails, best, all[all.size() / 2], worst);
 }
