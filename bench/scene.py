@@ -60,7 +60,8 @@ class Row:
     requests: int
     warmup: int
     efficiency: float
-    """one outstanding: mean of T*/T; more: bytes landed over what could have been carried"""
+    """one outstanding: mean of T*/T; more: bytes landed, each counted once, over what could have
+    been carried"""
     efficiency_max: float
     slice_bound_efficiency: float | None
     """one outstanding: mean of T*/slice bound, what a scheduler that knows all rates reaches"""
@@ -257,8 +258,8 @@ class Scene:
         return sum(i.engine.counters().engine.bytes_hedged for i in self.initiators)
 
     def landed(self) -> int:
-        """Bytes that reached the target so far."""
-        return sum(rail.landed_bytes for rail in self.target_rails)
+        """Bytes that reached the target so far, those sent a second time counted once."""
+        return sum(rail.landed_bytes for rail in self.target_rails) - self.hedged()
 
     def check_bytes(self) -> None:
         """Raises BenchError when carried bytes are not where they were written to."""

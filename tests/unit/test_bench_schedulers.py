@@ -14,7 +14,7 @@ sys.path.append(str(BENCH))  # bench/ is a folder of scripts, not a package
 
 import fabrics  # noqa: E402
 import schedulers  # noqa: E402
-from scene import Case, Row, measure  # noqa: E402
+from scene import Case, Row, Scene, measure  # noqa: E402
 
 from tent.scheduler.bound import Flapping, Fluid, Piecewise  # noqa: E402
 from tent.scheduler.bound import Rail as BoundRail  # noqa: E402
@@ -45,6 +45,19 @@ def test_a_row_says_what_was_measured(rows: list[Row]) -> None:
         assert sum(row.shares) == pytest.approx(1, abs=0.001)
         assert row.hedged_bytes == 0
         assert (row.slice_bound_efficiency is None) == (row.outstanding > 1)
+
+
+def test_bytes_sent_twice_are_no_efficiency() -> None:
+    case = Case("flapping", "predictive", 4, MIB // 16, requests=60, warmup=5, hedge=True)
+    with Scene(case) as scene:
+        for _ in range(60):
+            scene.fabric.run_for(1_000_000 // 7)
+            live = [scene.submit(scene.initiators[0]) for _ in range(4)]
+            while live:
+                done = scene.first_done(live)
+                live = [batch for batch in live if batch not in done]
+        assert scene.hedged() > 0
+        assert scene.landed() == 60 * 4 * case.request_bytes
 
 
 def test_rows_survive_json(rows: list[Row]) -> None:
