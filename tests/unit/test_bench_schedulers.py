@@ -90,6 +90,14 @@ def test_goals_are_judged_on_the_predictive_rows(rows: list[Row]) -> None:
     assert checks["predictive to the best other"].ok is True
 
 
+def test_more_than_everything_is_told(rows: list[Row]) -> None:
+    for row in rows:
+        for efficiency, ok in ((1.0, True), (1.02, False)):
+            found = replace(row, efficiency=efficiency, efficiency_max=efficiency)
+            name = f"best {'single' if row.outstanding == 1 else 'steady'} figure"
+            assert [c.ok for c in schedulers.checks_of([found]) if c.name == name] == [ok]
+
+
 def test_a_case_that_fails_is_told_and_not_a_row() -> None:
     case = Case("equal", "no_such_strategy", 1, MIB, requests=1, warmup=1)
     found, notes = schedulers.run([case], jobs=1)
