@@ -60,6 +60,14 @@ def test_bytes_sent_twice_are_no_efficiency() -> None:
         assert scene.landed() == 60 * 4 * case.request_bytes
 
 
+def test_bytes_are_checked_on_a_fresh_target() -> None:
+    with Scene(Case("equal", "predictive", 1, MIB, requests=1, warmup=1)) as scene:
+        scene.round()
+        scene.initiators[0].source[:] = 7  # what lies in the target is of another round
+        scene.check_bytes()
+        assert (scene.memory == 7).all()
+
+
 def test_rows_survive_json(rows: list[Row]) -> None:
     report = schedulers.SchedulerReport({"benchmark": "schedulers"}, rows, [])
     document = json.loads(report.to_json())
