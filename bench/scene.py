@@ -60,7 +60,8 @@ class Row:
     requests: int
     warmup: int
     efficiency: float
-    """one outstanding: mean of T*/T; more: bytes landed over what could have been carried"""
+    """one outstanding: mean of T*/T; more: bytes landed, each counted once, over what could have
+    been carried"""
     efficiency_max: float
     slice_bound_efficiency: float | None
     """one outstanding: mean of T*/slice bound, what a scheduler that knows all rates reaches"""
@@ -257,12 +258,20 @@ class Scene:
         return sum(i.engine.counters().engine.bytes_hedged for i in self.initiators)
 
     def landed(self) -> int:
-        """Bytes that reached the target so far."""
-        return sum(rail.landed_bytes for rail in self.target_rails)
+        """Bytes that reached the target so far, those sent a second time counted once."""
+        return sum(rail.landed_bytes for rail in self.target_rails) - self.hedged()
 
     def check_bytes(self) -> None:
-        """Raises BenchError when carried bytes are not where they were written to."""
-        if self.carried and not all(np.array_equal(self.memory, i.source) for i in self.initiators):
+        """One more round whose carried bytes must be where they were written to, else BenchError.
+
+        Every round writes the same bytes to the same place: without a fresh target the first one
+        would do for all.
+        """
+        if not self.carried:
+            return
+        self.memory.fill(0)
+        self.round()
+        if not all(np.array_equal(self.memory, i.source) for i in self.initiators):
             raise BenchError("the target's bytes are not the source's")
 
 

@@ -283,6 +283,10 @@ def checks_of(rows: Sequence[Row]) -> list[Check]:
         value = max(single)
         note = "more says that the bound or the simulation is wrong"
         checks.append(check_most("best single figure", value, "", most=1.0005, note=note))
+    steady = [row.efficiency for row in rows if row.outstanding > 1]
+    if steady:
+        note = "more than what was under way at both ends says that something is counted twice"
+        checks.append(check_most("best steady figure", max(steady), "", most=1.01, note=note))
     return checks
 
 

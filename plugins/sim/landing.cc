@@ -107,7 +107,11 @@ void land_read(Instance &instance, Slice &slice) {
     slice.landed = true;
     slice.from->rail->counters.landed_bytes += slice.wire_bytes;
     record(fabric, TENT_SIM_TRACE_LAND, slice, status);
-    slice_finish(fabric, slice, status);
+    // Cut off by a retire: the rest never comes, and so neither does its end.
+    if (slice.wire_bytes < slice.length)
+        slice_drop(fabric, slice, TENT_SIM_TRACE_DROP);
+    else
+        slice_finish(fabric, slice, status);
 }
 
 void serve(Instance &instance, Slice &slice) {

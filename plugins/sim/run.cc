@@ -105,7 +105,7 @@ int32_t Loop::run() {
         const bool everyone = now_ns >= tick_ns;
         const int32_t status = instant(now_ns, everyone);
         if (status != TENT_OK) return status;
-        if (everyone) tick_ns = now_ns + options.tick_ns;
+        if (everyone) tick_ns = now_ns + std::min(options.tick_ns, NEVER - now_ns);
         if (options.batch_count > 0 && finished()) return TENT_OK;
         if (now_ns >= options.until_ns) break;
         // Past the rounds of one instant time goes on, even where it would stand still.

@@ -287,15 +287,16 @@ class Fabric:
     def close(self) -> None:
         """Closes the engines, last opened first, and frees the fabric. A second call does nothing.
 
-        A manual engine closes in time of its own: the clock may be far ahead afterwards.
+        Busy while engines that were opened without `engine` are on it: close them and call again. A
+        manual engine closes in time of its own: the clock may be far ahead afterwards.
         """
         if self._closed:
             return
-        self._closed = True
         for engine in reversed(self._engines):
             engine.close()
         sim = library()
         sim.check(sim.lib.tent_sim_destroy(self.native))
+        self._closed = True
 
     def __enter__(self) -> Fabric:
         return self

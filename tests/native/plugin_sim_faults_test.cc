@@ -303,6 +303,23 @@ TEST(a_retired_target_is_not_read) {
     CHECK_EQ(world.local[4096], static_cast<uint8_t>(4096 * 7 + 1));
 }
 
+TEST(a_read_cut_off_by_a_retire_never_ends_well) {
+    Simple world;
+    std::fill(world.remote.begin(), world.remote.end(), uint8_t{9});
+    const uint64_t begin_ns = world.now_ns;
+    const uint64_t id = world.read(1000);
+    world.run(begin_ns + 5 * US + 600);  // 600 bytes have left the target
+    CHECK_EQ(world.retire(world.lane), TENT_OK);
+    world.run(world.now_ns + MS);
+    CHECK(all(world.local, 0, 600, 9));
+    CHECK_EQ(world.local[600], static_cast<uint8_t>(600 * 7 + 1));
+    CHECK_EQ(world.status(world.lane, id), TENT_IN_PROGRESS);
+    CHECK_EQ(world.counters(world.rail_a).dropped_slices, 1u);
+    CHECK_EQ(world.close(world.lane), TENT_OK);
+    world.settle();
+    CHECK_EQ(world.status(world.lane, id), TENT_E_CANCELLED);
+}
+
 TEST(released_memory_is_not_read_any_more) {
     Simple world;
     const tent_plugin &plugin = *world.to.side.plugin;

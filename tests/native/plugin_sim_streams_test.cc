@@ -333,6 +333,15 @@ TEST(the_loop_ends_where_it_is_told_to) {
     CHECK_EQ(world.clock() - begin_ns, 1234667u);
 }
 
+TEST(without_ticks_the_loop_still_goes_from_event_to_event) {
+    Driven world;
+    const uint64_t begin_ns = world.clock();
+    world.options.tick_ns = UINT64_MAX;
+    world.wait_for(world.write(5000));
+    CHECK_EQ(world.drive(TENT_SIM_ALL), TENT_OK);
+    CHECK_EQ(world.clock() - begin_ns, 5000 + 10 * US);
+}
+
 TEST(an_engine_that_never_rests_does_not_stop_the_clock) {
     Driven world;
     world.options.step = never_idle;

@@ -14,7 +14,7 @@ sys.path.append(str(BENCH))  # bench/ is a folder of scripts, not a package
 
 import fabrics  # noqa: E402
 import schedulers  # noqa: E402
-from scene import Case, Row, measure  # noqa: E402
+from scene import Case, Row, Scene, measure  # noqa: E402
 
 from tent.scheduler.bound import Flapping, Fluid, Piecewise  # noqa: E402
 from tent.scheduler.bound import Rail as BoundRail  # noqa: E402
@@ -47,6 +47,27 @@ def test_a_row_says_what_was_measured(rows: list[Row]) -> None:
         assert (row.slice_bound_efficiency is None) == (row.outstanding > 1)
 
 
+def test_bytes_sent_twice_are_no_efficiency() -> None:
+    case = Case("flapping", "predictive", 4, MIB // 16, requests=60, warmup=5, hedge=True)
+    with Scene(case) as scene:
+        for _ in range(60):
+            scene.fabric.run_for(1_000_000 // 7)
+            live = [scene.submit(scene.initiators[0]) for _ in range(4)]
+            while live:
+                done = scene.first_done(live)
+                live = [batch for batch in live if batch not in done]
+        assert scene.hedged() > 0
+        assert scene.landed() == 60 * 4 * case.request_bytes
+
+
+def test_bytes_are_checked_on_a_fresh_target() -> None:
+    with Scene(Case("equal", "predictive", 1, MIB, requests=1, warmup=1)) as scene:
+        scene.round()
+        scene.initiators[0].source[:] = 7  # what lies in the target is of another round
+        scene.check_bytes()
+        assert (scene.memory == 7).all()
+
+
 def test_rows_survive_json(rows: list[Row]) -> None:
     report = schedulers.SchedulerReport({"benchmark": "schedulers"}, rows, [])
     document = json.loads(report.to_json())
@@ -75,6 +96,14 @@ def test_goals_are_judged_on_the_predictive_rows(rows: list[Row]) -> None:
     checks = {check.name: check for check in schedulers.checks_of([better, other])}
     assert checks["equal: 16 MiB, 1 outstanding"].ok is True
     assert checks["predictive to the best other"].ok is True
+
+
+def test_more_than_everything_is_told(rows: list[Row]) -> None:
+    for row in rows:
+        for efficiency, ok in ((1.0, True), (1.02, False)):
+            found = replace(row, efficiency=efficiency, efficiency_max=efficiency)
+            name = f"best {'single' if row.outstanding == 1 else 'steady'} figure"
+            assert [c.ok for c in schedulers.checks_of([found]) if c.name == name] == [ok]
 
 
 def test_a_case_that_fails_is_told_and_not_a_row() -> None:
