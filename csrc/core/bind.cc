@@ -85,7 +85,7 @@ void post_staged(Engine &engine, Endpoint &endpoint) {
 
 // The segment is this engine's own: slices are copied on the spot. Returns bytes copied.
 uint64_t copy_own(Engine &engine, Flow &flow) {
-    uint32_t index = flow.head;
+    uint32_t index = flow_front(flow);
     Request &request = engine.requests[index];
     uint64_t size = std::min(SELF_SLICE, request.length - request.sliced);
     void *local = reinterpret_cast<void *>(request.local + request.sliced);
