@@ -156,13 +156,14 @@ void settle(Engine &engine, const tent_slice_result &result) {
         bump(endpoint.tally.failed);
         bump(endpoint.rail->tally.failed);
         const Parameters &parameters = engine.plans.back()->plan.parameters;
+        // In any case: the other one must not name a slot that is used for something else.
+        bool dropped = hedge_dropped(engine, slice_index);
         if (is_path_error(result.status)) {
             // A write may still land: its request's end waits until the peer has retired the
             // endpoint.
             if (request.op == TENT_OP_WRITE) endpoints_hold(engine, endpoint, request_index);
             if (endpoint.state == EndpointState::Ready)
                 endpoints_fail(engine, endpoint, result.status, "");
-            bool dropped = hedge_dropped(engine, slice_index);
             if (!dropped && request.error == TENT_OK && slice.retries < parameters.retries_max) {
                 slice.retries++;
                 bump(engine.tally.retried);

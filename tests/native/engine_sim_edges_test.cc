@@ -11,6 +11,24 @@ using namespace sim_engines;
 
 namespace {
 
+void link(Fabric &fabric, size_t host, size_t rail, uint32_t up, uint32_t blackhole = 0) {
+    CHECK_EQ(SIM(rail_link)(fabric.sim, static_cast<uint32_t>(fabric.hosts[host].rails[rail]), up,
+                            blackhole),
+             TENT_OK);
+}
+
+void change(Fabric &fabric, size_t host, size_t rail, uint64_t bytes_per_s, double corrupt = 0) {
+    tent_sim_rail_options options{};
+    options.size = sizeof options;
+    tent_sim_bandwidth bandwidth = constant(bytes_per_s);
+    options.bandwidth = &bandwidth;
+    options.latency_ns = 5 * US;
+    options.corrupt = corrupt;
+    CHECK_EQ(
+        SIM(rail_set)(fabric.sim, static_cast<uint32_t>(fabric.hosts[host].rails[rail]), &options),
+        TENT_OK);
+}
+
 // Runs until the batch is terminal or `for_ns` have passed; its status, and closes it.
 int32_t end_of(Fabric &fabric, const tent_sim_batch &batch, uint64_t for_ns = SECOND) {
     fabric.run(fabric.now_ns() + for_ns, {batch});
@@ -56,4 +74,46 @@ TEST(own_memory_is_copied_in_the_order_of_deadlines) {
             CHECK_EQ(i, SIZE_MAX);
             break;
         }
+}
+
+TEST(a_twin_that_ends_with_an_error_of_its_request_lets_go_of_the_other) {
+    Fabric fabric;
+    for (const char *name : {"a", "b"})
+        fabric.add(name, {rail(25 * GB_S), rail(25 * GB_S)}, 16 * MIB);
+    const char *hedged = "route label=h : sim[0 1] slice=64k hedge=yes\nroute * : sim[1] slice=64k";
+    for (size_t host : {0, 1})
+        fabric.open(host, hedged, "set hedge_grace=60s\n");
+    fabric.tick_ns = 2 * US;
+    uint64_t segment = fabric.connect(0, 1);
+    change(fabric, 0, 0, GB_S / 100);  // the original is slow, ...
+    change(fabric, 0, 1, GB_S, 1);     // ... its twin's checksum does not match
+    tent_batch_options options{};
+    options.size = sizeof options;
+    options.flags = TENT_BATCH_INTEGRITY;
+    options.label = "h";
+    tent_sim_batch first{fabric.hosts[0].engine, 0};
+    CHECK_EQ(tent_batch_open(first.engine, &options, &first.batch), TENT_OK);
+    tent_request request{};
+    request.op = TENT_OP_WRITE;
+    request.segment = segment;
+    request.local = reinterpret_cast<uint64_t>(fabric.hosts[0].memory.data());
+    request.remote = reinterpret_cast<uint64_t>(fabric.hosts[1].memory.data());
+    request.length = 64 * KIB;
+    uint32_t index = 0;
+    CHECK_EQ(tent_batch_submit(first.engine, first.batch, &request, sizeof request, 1,
+                               TENT_SUBMIT_SEAL, &index),
+             TENT_OK);
+    fabric.run(fabric.now_ns() + 1 * MS);
+    tent_counters row{};
+    uint32_t count = 1;
+    CHECK_EQ(tent_counters_read(first.engine, TENT_COUNTERS_ENGINE, &row, sizeof row, &count),
+             TENT_OK);
+    CHECK_EQ(row.slices_hedged, 1u);
+    CHECK_EQ(row.slices_failed, 1u);
+    // One of its slices takes the slot of the twin that is gone, and outlasts the original.
+    change(fabric, 0, 1, GB_S / 200);
+    tent_sim_batch second = fabric.submit(0, 1, segment, {16 * MIB});
+    CHECK_EQ(end_of(fabric, first), TENT_E_CORRUPT);
+    change(fabric, 0, 1, 25 * GB_S);
+    CHECK_EQ(end_of(fabric, second), TENT_OK);
 }
