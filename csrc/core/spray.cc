@@ -40,6 +40,7 @@ void complete(Engine &engine, Request &request, int32_t status) {
         bump(engine.class_tally[request.class_].requests_failed);
     }
     Segment *segment = request.segment;
+    request.order = 0;  // what still watches it must not look at the slot's next user
     // Release: whoever sees the status sees done, rail and the moved bytes.
     request.status.store(status, std::memory_order_release);
     batches_on_terminal(engine, batch, request, status);
