@@ -117,3 +117,32 @@ TEST(a_twin_that_ends_with_an_error_of_its_request_lets_go_of_the_other) {
     change(fabric, 0, 1, 25 * GB_S);
     CHECK_EQ(end_of(fabric, second), TENT_OK);
 }
+
+TEST(requests_without_a_path_hold_up_none_that_have_one) {
+    for (uint64_t deadline_ns : {uint64_t{0}, 1 * MS})
+        for (uint32_t count : {1, 12}) {
+            Fabric fabric;
+            for (const char *name : {"a", "b"})
+                fabric.add(name, {rail(25 * GB_S), rail(25 * GB_S)}, 16 * MIB);
+            for (size_t host : {0, 1})
+                fabric.open(host, "route op=write : sim[0]\nroute op=read : sim[1]");
+            uint64_t segment = fabric.connect(0, 1);
+            // The first is cut while it is posted and waits for a retry, the others are never.
+            std::vector<tent_sim_batch> lost;
+            lost.push_back(
+                fabric.submit(0, 1, segment, {16 * MIB, TENT_CLASS_NORMAL, deadline_ns}));
+            fabric.run(fabric.now_ns() + 100 * US);
+            link(fabric, 0, 0, 0);
+            fabric.run(fabric.now_ns() + 10 * MS);
+            for (uint32_t i = 0; i < count; i++)
+                lost.push_back(
+                    fabric.submit(0, 1, segment, {64 * KIB, TENT_CLASS_NORMAL, deadline_ns}));
+            for (uint64_t own_deadline_ns : {uint64_t{0}, 10 * SECOND}) {
+                tent_sim_batch read = fabric.submit(
+                    0, 1, segment, {64 * KIB, TENT_CLASS_NORMAL, own_deadline_ns, TENT_OP_READ});
+                CHECK_EQ(end_of(fabric, read, 50 * MS), TENT_OK);
+            }
+            for (const tent_sim_batch &batch : lost)
+                CHECK_EQ(end_of(fabric, batch, 10 * SECOND), TENT_E_TRANSPORT);
+        }
+}
