@@ -146,3 +146,26 @@ TEST(requests_without_a_path_hold_up_none_that_have_one) {
                 CHECK_EQ(end_of(fabric, batch, 10 * SECOND), TENT_E_TRANSPORT);
         }
 }
+
+TEST(a_closing_segment_names_no_endpoint_whose_slot_is_used_again) {
+    Fabric fabric;
+    for (const char *name : {"a", "b", "c"})
+        fabric.add(name, {rail(25 * GB_S), rail(25 * GB_S)}, 16 * MIB);
+    for (size_t host : {0, 1, 2})
+        fabric.open(host, "", "set fence_timeout=10s\nset connect_timeout=300ms\n");
+    uint64_t segment = fabric.connect(0, 1);
+    link(fabric, 1, 1, 0);
+    fabric.run(fabric.now_ns() + 10 * MS);
+    tent_sim_batch batch = fabric.submit(0, 1, segment, {64 * KIB});
+    fabric.run(fabric.now_ns() + 1 * US);
+    link(fabric, 1, 0, 0);
+    fabric.run(fabric.now_ns() + 10 * MS);
+    for (int i = 0; i < 2; i++) {  // the idle endpoint ends, the other one's fence is awaited
+        CHECK_EQ(tent_segment_close(fabric.hosts[0].engine, segment), TENT_E_BUSY);
+        fabric.run(fabric.now_ns() + 20 * MS);
+    }
+    uint64_t other = fabric.connect(0, 2);
+    // connect_timeout after the path was lost the waiting requests' routes are looked at.
+    CHECK_EQ(end_of(fabric, batch, 30 * SECOND), TENT_E_UNFENCED);
+    fabric.transfer(0, 2, other, {64 * KIB});
+}
