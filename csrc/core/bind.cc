@@ -17,6 +17,7 @@ namespace {
 constexpr uint64_t SELF_SLICE =
     1 << 20;  // plain copies: bytes per step, so that cancel and others get in
 constexpr uint64_t TURN_SIZE = 1 << 20;     // bytes of one flow before the next one's turn
+constexpr uint32_t PATHLESS_TRIES = 16;     // requests of a flow looked at for one with a path
 constexpr uint64_t CYCLE_SIZE = 64u << 20;  // bound per cycle: results must be seen in between
 
 void charge(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t bytes) {
@@ -85,7 +86,7 @@ void post_staged(Engine &engine, Endpoint &endpoint) {
 
 // The segment is this engine's own: slices are copied on the spot. Returns bytes copied.
 uint64_t copy_own(Engine &engine, Flow &flow) {
-    uint32_t index = flow.head;
+    uint32_t index = flow_front(flow);
     Request &request = engine.requests[index];
     uint64_t size = std::min(SELF_SLICE, request.length - request.sliced);
     void *local = reinterpret_cast<void *>(request.local + request.sliced);
@@ -108,11 +109,9 @@ uint64_t copy_own(Engine &engine, Flow &flow) {
     return size;
 }
 
-// Binds one slice of the flow. Returns its bytes, 0 when it has to wait (or nothing is left).
-uint64_t bind_one(Engine &engine, Flow &flow) {
-    if (flow_empty(flow)) return 0;
-    if (flow.segment->own) return copy_own(engine, flow);
-    bool retry = flow.retry_head != NIL;
+// Binds one slice of the flow: a retry, or of the request in front. Returns its bytes, 0 when it has
+// to wait; *none is set when that is for want of a path.
+uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     uint32_t slice_index = retry ? flow.retry_head : NIL;
     uint32_t index = retry ? engine.slices[slice_index].request : flow_front(flow);
     Request &request = engine.requests[index];
@@ -124,9 +123,8 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
     query.now_ns = engine.now_ns;
     query.low = flow.class_ == TENT_CLASS_LOW;
     uint64_t size = 0;
-    bool none = false;
-    Endpoint *endpoint = choose(engine, *request.route, query, &size, &none);
-    if (none) {
+    Endpoint *endpoint = choose(engine, *request.route, query, &size, none);
+    if (*none) {
         routes_pathless(engine, *flow.segment);
         flow_rotate(engine, flow, retry);
     }
@@ -154,6 +152,26 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
     flow.waiting_bytes -= size;
     spray_stage(engine, *endpoint, slice_index);
     return size;
+}
+
+// Binds one slice of the flow. Returns its bytes, 0 when it has to wait (or nothing is left).
+uint64_t bind_one(Engine &engine, Flow &flow) {
+    if (flow_empty(flow)) return 0;
+    if (flow.segment->own) return copy_own(engine, flow);
+    bool none = true;
+    uint64_t bound = 0;
+    if (flow.retry_head != NIL) {
+        none = false;
+        bound = bind_front(engine, flow, true, &none);
+    }
+    if (!none) return bound;
+    // What has no path holds up none of the flow's requests that have one by another route.
+    for (uint32_t tries = 0; tries < PATHLESS_TRIES && flow_front(flow) != NIL; tries++) {
+        none = false;
+        bound = bind_front(engine, flow, false, &none);
+        if (!none) return bound;
+    }
+    return 0;
 }
 
 // The flow of a class to serve next: the earliest deadline, then each in turn. nullptr: all wait.

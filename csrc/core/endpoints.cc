@@ -350,7 +350,10 @@ bool endpoints_end_segment(Engine &engine, Segment &segment) {
         endpoint->abandon = true;
         endpoints_fail(engine, *endpoint, TENT_E_CLOSED, "its segment is closed");
         try_conclude(engine, *endpoint);
-        if (endpoint->state == EndpointState::Waiting) destroy(engine, *endpoint);
+        if (endpoint->state == EndpointState::Waiting) {
+            forget_choice(segment, *endpoint);  // its slot may be made anew while others are left
+            destroy(engine, *endpoint);
+        }
         left |= endpoint->state != EndpointState::Gone;
     }
     // At once: a slot given back may be made anew before the next step of this close.

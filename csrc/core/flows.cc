@@ -125,11 +125,13 @@ void flow_rotate(Engine &engine, Flow &flow, bool retry) {
         engine.slices[flow.retry_tail].next = head;
         flow.retry_tail = head;
     } else if (flow.urgent != NIL) {
-        // Behind those of the same deadline, so that each gets its try.
+        // Behind everything else, as if it had no deadline: an earlier one must not hold up what
+        // has a path.
         uint32_t front = flow.urgent;
-        deadlines(engine).pop(&flow.urgent);
-        engine.requests[front].order = ++engine.order;
-        deadlines(engine).push(&flow.urgent, front);
+        flow_pop(engine, flow);
+        engine.requests[front].deadline_ns = UINT64_MAX;
+        flow.waiting_bytes -= engine.requests[front].length - engine.requests[front].sliced;
+        flow_push(engine, flow, front);
     } else if (flow.head != flow.tail) {
         uint32_t head = flow.head;
         flow.head = engine.requests[head].next;

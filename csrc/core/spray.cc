@@ -40,6 +40,7 @@ void complete(Engine &engine, Request &request, int32_t status) {
         bump(engine.class_tally[request.class_].requests_failed);
     }
     Segment *segment = request.segment;
+    request.order = 0;  // what still watches it must not look at the slot's next user
     // Release: whoever sees the status sees done, rail and the moved bytes.
     request.status.store(status, std::memory_order_release);
     batches_on_terminal(engine, batch, request, status);
@@ -156,13 +157,14 @@ void settle(Engine &engine, const tent_slice_result &result) {
         bump(endpoint.tally.failed);
         bump(endpoint.rail->tally.failed);
         const Parameters &parameters = engine.plans.back()->plan.parameters;
+        // In any case: the other one must not name a slot that is used for something else.
+        bool dropped = hedge_dropped(engine, slice_index);
         if (is_path_error(result.status)) {
             // A write may still land: its request's end waits until the peer has retired the
             // endpoint.
             if (request.op == TENT_OP_WRITE) endpoints_hold(engine, endpoint, request_index);
             if (endpoint.state == EndpointState::Ready)
                 endpoints_fail(engine, endpoint, result.status, "");
-            bool dropped = hedge_dropped(engine, slice_index);
             if (!dropped && request.error == TENT_OK && slice.retries < parameters.retries_max) {
                 slice.retries++;
                 bump(engine.tally.retried);
