@@ -109,12 +109,19 @@ uint64_t copy_own(Engine &engine, Flow &flow) {
     return size;
 }
 
-// Binds one slice of the flow: a retry, or of the request in front. Returns its bytes, 0 when it has
-// to wait; *none is set when that is for want of a path.
+bool any_ready(const Segment &segment) {
+    return std::any_of(segment.endpoints.begin(), segment.endpoints.end(),
+                       [](const Endpoint *endpoint) { return endpoint->path.ready; });
+}
+
+// Binds one slice of the flow: a retry, or of the request in front. Returns its bytes, 0 when it
+// has to wait; *none is set when that is for want of a path.
 uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     uint32_t slice_index = retry ? flow.retry_head : NIL;
     uint32_t index = retry ? engine.slices[slice_index].request : flow_front(flow);
     Request &request = engine.requests[index];
+    // Before the pick, which counts as a turn where the strategy takes turns.
+    if (!retry && engine.slices_used == engine.limits.slices) return 0;
     PickQuery query{};
     query.fixed = retry;
     query.size = retry ? engine.slices[slice_index].length : 0;
@@ -126,7 +133,8 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     Endpoint *endpoint = choose(engine, *request.route, query, &size, none);
     if (*none) {
         routes_pathless(engine, *flow.segment);
-        flow_rotate(engine, flow, retry);
+        // With nothing ready at all the order is kept: it will do when something is.
+        if (any_ready(*flow.segment)) flow_rotate(engine, flow, retry);
     }
     if (!endpoint) return 0;
     if (retry) {
@@ -134,7 +142,6 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
         if (flow.retry_head == NIL) flow.retry_tail = NIL;
     } else {
         slice_index = slice_take(engine);
-        if (slice_index == NIL) return 0;
         Slice &slice = engine.slices[slice_index];
         slice.request = index;
         slice.offset = request.sliced;
@@ -146,7 +153,7 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
         request.slices_out++;
         if (request.sliced == request.length) {
             flow_pop(engine, flow);
-            hedge_watch(engine, index);
+            hedge_watch(engine, index, slice_index);
         }
     }
     flow.waiting_bytes -= size;
@@ -165,11 +172,12 @@ uint64_t bind_one(Engine &engine, Flow &flow) {
         bound = bind_front(engine, flow, true, &none);
     }
     if (!none) return bound;
+    if (!any_ready(*flow.segment) && flow.retry_head != NIL) return 0;
     // What has no path holds up none of the flow's requests that have one by another route.
     for (uint32_t tries = 0; tries < PATHLESS_TRIES && flow_front(flow) != NIL; tries++) {
         none = false;
         bound = bind_front(engine, flow, false, &none);
-        if (!none) return bound;
+        if (!none || !any_ready(*flow.segment)) return bound;
     }
     return 0;
 }

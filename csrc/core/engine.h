@@ -124,7 +124,7 @@ struct Engine {
     uint64_t order = 0;  // of requests
     bool schedule_due = false;
     struct HedgeWatch {
-        uint32_t request;
+        uint32_t request, slice;
         uint64_t order;
     };
     struct HedgeLoser {

@@ -11,6 +11,12 @@ namespace tent {
 
 namespace {
 
+// What would wait in the flow with `length` more bytes; a length beyond any memory does not wrap.
+uint64_t backlog_with(const Segment &segment, uint32_t class_, uint64_t length) {
+    uint64_t waiting = segment.flows[class_].waiting_bytes;
+    return waiting + std::min(length, UINT64_MAX - waiting);
+}
+
 // What bind.cc asks for the first slice of such a request, on this rung.
 PickQuery query_on(const Engine &engine, const Segment &segment, const BoundRung &rung,
                    const tent_explain_query &asked) {
@@ -18,7 +24,7 @@ PickQuery query_on(const Engine &engine, const Segment &segment, const BoundRung
     query.size = std::min(rung.slice_size, asked.length);
     query.slice_size = rung.slice_size;
     query.remaining = asked.length;
-    query.backlog = segment.flows[asked.class_].waiting_bytes + asked.length;
+    query.backlog = backlog_with(segment, asked.class_, asked.length);
     query.now_ns = engine.now_ns;
     query.low = asked.class_ == TENT_CLASS_LOW;
     return query;
@@ -123,7 +129,7 @@ void explain(const Engine &engine, const Segment &segment, const tent_explain_qu
     *out = {};
     out->generation = generation.number;
     out->route = out->rung = out->winner = -1;
-    out->backlog_bytes = segment.flows[query.class_].waiting_bytes + query.length;
+    out->backlog_bytes = backlog_with(segment, query.class_, query.length);
     if (segment.own) {
         snprintf(out->row, sizeof out->row, "(own memory: a plain copy)");
         return;

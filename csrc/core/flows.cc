@@ -125,8 +125,6 @@ void flow_rotate(Engine &engine, Flow &flow, bool retry) {
         engine.slices[flow.retry_tail].next = head;
         flow.retry_tail = head;
     } else if (flow.urgent != NIL) {
-        // Behind everything else, as if it had no deadline: an earlier one must not hold up what
-        // has a path.
         uint32_t front = flow.urgent;
         flow_pop(engine, flow);
         engine.requests[front].deadline_ns = UINT64_MAX;

@@ -24,7 +24,8 @@ void flow_push(Engine &engine, Flow &flow, uint32_t request);
 // Takes out flow_front.
 void flow_pop(Engine &engine, Flow &flow);
 void flow_push_retry(Engine &engine, Flow &flow, uint32_t slice);
-// The front has no path now: others behind it may have one.
+// The front has no path now: it goes behind the others, which may have one. A request with a
+// deadline loses its place among those: an earlier one without a path would hold them all up.
 void flow_rotate(Engine &engine, Flow &flow, bool retry);
 // Takes stopped requests (error set) and their waiting slices out of the queues; linear.
 void flow_sweep(Engine &engine, Flow &flow);

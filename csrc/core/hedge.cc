@@ -17,10 +17,17 @@ const BoundRung *rung_of(const Request &request) {
     return nullptr;
 }
 
-// The only slice of the request that is in flight; NIL: it waits for a retry.
-uint32_t slice_of(const Engine &engine, uint32_t request) {
+bool is_slice_of(const Engine &engine, uint32_t slice, uint32_t request) {
+    return slice != NIL && engine.slices[slice].endpoint != NIL &&
+           engine.slices[slice].request == request;
+}
+
+// The only slice of the request that is in flight; NIL: it waits for a retry. hint: where it was
+// found before, the last one bound at first, which it mostly is.
+uint32_t slice_of(const Engine &engine, uint32_t request, uint32_t hint) {
+    if (is_slice_of(engine, hint, request)) return hint;
     for (uint32_t i = 0; i < engine.slice_fresh; i++)
-        if (engine.slices[i].endpoint != NIL && engine.slices[i].request == request) return i;
+        if (is_slice_of(engine, i, request)) return i;
     return NIL;
 }
 
@@ -31,7 +38,9 @@ Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slic
         const Path &path = endpoint->path;
         if (!path.ready || path.blocked || endpoint->slot == slice.endpoint) continue;
         uint64_t window = path.window_bytes(rung.slice_size, parameters(engine));
-        if (path.own.inflight_bytes && path.own.inflight_bytes + slice.length > window) continue;
+        if (path.own.inflight_bytes && path.own.inflight_bytes >= window) continue;
+        bool low = engine.requests[slice.request].class_ == TENT_CLASS_LOW;
+        if (low && path.local->low_slices >= parameters(engine).low_slices_max) continue;
         uint64_t ns = path.predict_ns(slice.length);
         if (best && ns >= best_ns) continue;
         best = endpoint;
@@ -41,11 +50,12 @@ Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slic
 }
 
 // True when there is nothing left to watch.
-bool hedge(Engine &engine, uint32_t request_index) {
+bool hedge(Engine &engine, Engine::HedgeWatch &watch) {
+    uint32_t request_index = watch.request;
     Request &request = engine.requests[request_index];
     const BoundRung *rung = rung_of(request);
     if (request.error != TENT_OK || !rung || !rung->hedge) return true;
-    uint32_t first = slice_of(engine, request_index);
+    uint32_t first = watch.slice = slice_of(engine, request_index, watch.slice);
     if (first == NIL) return false;
     const Slice &slice = engine.slices[first];
     uint64_t spent_ns = engine.now_ns - slice.posted_ns;
@@ -96,22 +106,22 @@ void hedge_init(Engine &engine) {
     engine.hedge_losers.reserve(HEDGE_WATCHED_MAX);
 }
 
-void hedge_watch(Engine &engine, uint32_t index) {
+void hedge_watch(Engine &engine, uint32_t index, uint32_t slice) {
     const Request &request = engine.requests[index];
     bool wanted = false;
     for (const BoundRung &rung : request.route->rungs)
         wanted |= rung.hedge;
     if (wanted && engine.hedge_watched.size() < HEDGE_WATCHED_MAX)
-        engine.hedge_watched.push_back({index, request.order});
+        engine.hedge_watched.push_back({index, slice, request.order});
 }
 
 void hedge_step(Engine &engine) {
     for (size_t i = 0; i < engine.hedge_watched.size();) {
-        Engine::HedgeWatch watch = engine.hedge_watched[i];
+        Engine::HedgeWatch &watch = engine.hedge_watched[i];
         const Request &request = engine.requests[watch.request];
         bool gone = request.order != watch.order ||
                     request.status.load(std::memory_order_relaxed) != TENT_IN_PROGRESS;
-        if (!gone && request.slices_out == 1) gone = hedge(engine, watch.request);
+        if (!gone && request.slices_out == 1) gone = hedge(engine, watch);
         if (!gone) {
             i++;
             continue;

@@ -11,8 +11,9 @@ namespace tent {
 constexpr uint32_t HEDGE_WATCHED_MAX = 1024;
 
 void hedge_init(Engine &engine);
-// All bytes of the request are bound: its last slice is to be watched, where its rung says so.
-void hedge_watch(Engine &engine, uint32_t request);
+// All bytes of the request are bound, `slice` the last of them: the one that is last to settle is
+// to be watched, where its rung says so.
+void hedge_watch(Engine &engine, uint32_t request, uint32_t slice);
 // Hedges what is late, fences losers whose grace is over.
 void hedge_step(Engine &engine);
 // A twin has settled with success. True: it is the first, its bytes count.

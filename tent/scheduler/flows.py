@@ -178,9 +178,9 @@ class Scheduler:
 
     def bind(self, flow: Flow, now_ns: int) -> Slice | None:
         """One slice of the flow, charged to its endpoint; None: it has to wait."""
-        if flow.empty:
-            return None
         retry = flow.retry()
+        if flow.empty or (not retry and self.slices == self.slices_max):
+            return None
         request = retry.request if retry else flow.front()
         remaining = retry.size if retry else request.length - request.sliced
         low = flow.class_ == LOW
@@ -191,14 +191,9 @@ class Scheduler:
             index, size = pick(rung, query, self.p)
             if index != NONE:
                 break
-        else:  # no endpoint of any rung: others behind it may have one
-            if retry:
-                flow.retries.rotate(-1)
-            else:
-                self.order += 1
-                request.order = self.order
+        else:  # no endpoint of any rung; that others may have another route is not modelled
             return None
-        if index == WAIT or (not retry and self.slices == self.slices_max):
+        if index == WAIT:
             return None
         path = rung.choices[index].path
         if retry:
