@@ -310,3 +310,16 @@ TEST(more_endpoints_than_a_rung_can_choose_from_are_left_out_and_the_rest_works)
     // 128 of 160 endpoints: those of 32 local rails.
     CHECK(spent_ns >= 4 * MIB / 40 && spent_ns < 4 * MIB / 32 * 2);
 }
+
+TEST(nothing_lands_in_a_region_that_was_released) {
+    Two two(equal_rails(2));
+    std::fill(two.hosts[0].memory.begin(), two.hosts[0].memory.end(), 0x77);
+    tent_sim_batch batch = two.submit({16 * MIB});
+    CHECK_EQ(two.run(two.now_ns() + 20 * US), TENT_OK);  // slices of it are under way
+    CHECK_EQ(tent_region_release(two.hosts[1].engine, two.hosts[1].segment), TENT_OK);
+    std::vector<uint8_t> left = two.hosts[1].memory;
+    CHECK_EQ(two.run(two.now_ns() + SECOND, {batch}), TENT_OK);
+    CHECK(tent_batch_poll(batch.engine, batch.batch) < 0);
+    CHECK(two.hosts[1].memory == left);
+    tent_batch_close(batch.engine, batch.batch);
+}
