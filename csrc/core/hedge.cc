@@ -34,13 +34,11 @@ uint32_t slice_of(const Engine &engine, uint32_t request, uint32_t hint) {
 Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slice &slice) {
     Endpoint *best = nullptr;
     uint64_t best_ns = 0;
+    bool low = engine.requests[slice.request].class_ == TENT_CLASS_LOW;
     for (Endpoint *endpoint : rung.endpoints) {
         const Path &path = endpoint->path;
-        if (!path.ready || path.blocked || endpoint->slot == slice.endpoint) continue;
-        uint64_t window = path.window_bytes(rung.slice_size, parameters(engine));
-        if (path.own.inflight_bytes && path.own.inflight_bytes >= window) continue;
-        bool low = engine.requests[slice.request].class_ == TENT_CLASS_LOW;
-        if (low && path.local->low_slices >= parameters(engine).low_slices_max) continue;
+        if (!path.ready || endpoint->slot == slice.endpoint) continue;
+        if (!path.is_open(rung.slice_size, low, parameters(engine))) continue;
         uint64_t ns = path.predict_ns(slice.length);
         if (best && ns >= best_ns) continue;
         best = endpoint;

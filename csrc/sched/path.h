@@ -97,6 +97,13 @@ struct Path {
             std::max(window_product + slice_size, slice_size * parameters.window_slices_min);
         return std::min(window, std::max(parameters.window_size_max, slice_size));
     }
+    // May a slice be posted now? While less than the window is in flight, so always at rest.
+    bool is_open(uint64_t slice_size, bool low, const Parameters &parameters) const {
+        if (blocked) return false;
+        if (low && local->low_slices >= parameters.low_slices_max) return false;
+        return !parameters.late_binding ||
+               own.inflight_bytes < window_bytes(slice_size, parameters);
+    }
     // To be called where the parameters have changed, too.
     void measure(const Parameters &parameters) {
         uint64_t product = scale(own.rate.bytes_per_s(), base.ns(), NS_PER_S);

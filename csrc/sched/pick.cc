@@ -10,28 +10,6 @@ namespace {
 constexpr uint64_t NEVER = UINT64_MAX;
 constexpr uint64_t STALL_NS = 2000000;  // a full endpoint that is late by this is not waited for
 
-// What is the same for every endpoint of one decision.
-struct Terms {
-    uint64_t window_min, window_max;
-    bool unlimited, low;
-    uint64_t low_slices_max;
-};
-
-Terms terms_of(const PickQuery &query, const Parameters &parameters) {
-    return {query.slice_size * parameters.window_slices_min,
-            std::max(parameters.window_size_max, query.slice_size), parameters.late_binding == 0,
-            query.low, parameters.low_slices_max};
-}
-
-// Without branches where they could not be foreseen: which window is full changes with each slice.
-bool is_open(const Path &path, const PickQuery &query, const Terms &terms) {
-    if (path.blocked) return false;
-    if (terms.low && path.local->low_slices >= terms.low_slices_max) return false;
-    uint64_t window = std::max(path.window_product + query.slice_size, terms.window_min);
-    window = std::min(window, terms.window_max);
-    return terms.unlimited | (path.own.inflight_bytes == 0) | (path.own.inflight_bytes < window);
-}
-
 // Waiting for a full endpoint is right only while it moves; one without work has nothing to show.
 bool is_moving(const Path &path, uint64_t predicted_ns, uint64_t now_ns) {
     return path.own.inflight_slices == 0 ||
@@ -134,7 +112,6 @@ Picked pick_over_tiers(std::span<const Choice> choices, State *states, uint64_t 
 
 Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
                        const Parameters &parameters, PickRow *rows) {
-    const Terms terms = terms_of(query, parameters);
     State states[CHOICES_MAX];
     uint64_t rates = 0;
     bool any = false, any_open = false;
@@ -145,7 +122,7 @@ Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
         path.refresh(query.now_ns, parameters);
         any = true;
         rates += path.own.rate.bytes_per_s();
-        bool open = is_open(path, query, terms);
+        bool open = path.is_open(query.slice_size, query.low, parameters);
         states[i] = open ? OPEN : FULL;
         any_open |= open;
     }
