@@ -27,23 +27,13 @@ void charge(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t
     bump(engine.tally.charged, bytes);
 }
 
-Picked pick_on(const Engine &engine, const BoundRung &rung, PickQuery query) {
-    const Parameters &parameters = tent::parameters(engine);
-    switch (rung.strategy) {
-        case TENT_STRATEGY_ROUND_ROBIN: return pick_round_robin(rung.choices, query, *rung.stripe);
-        case TENT_STRATEGY_STATIC: return pick_static(rung.choices, query, *rung.stripe);
-        case TENT_STRATEGY_TENT_PAPER: return pick_tent_paper(rung.choices, query, parameters);
-        default: return pick_predictive(rung.choices, query, parameters);
-    }
-}
-
 // The endpoint for the next slice, nullptr to wait. *none is set when no rung has a ready one.
 Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query, uint64_t *size,
                  bool *none) {
     for (const BoundRung &rung : route.rungs) {
         query.slice_size = rung.slice_size;
         if (!query.fixed) query.size = std::min(rung.slice_size, query.remaining);
-        Picked picked = pick_on(engine, rung, query);
+        Picked picked = pick(rung.strategy, rung.choices, query, parameters(engine), *rung.stripe);
         if (picked.index == PICK_NONE) continue;
         *size = picked.size;
         return picked.index < 0 ? nullptr : rung.endpoints[static_cast<size_t>(picked.index)];
@@ -165,18 +155,15 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
 uint64_t bind_one(Engine &engine, Flow &flow) {
     if (flow_empty(flow)) return 0;
     if (flow.segment->own) return copy_own(engine, flow);
-    bool none = true;
-    uint64_t bound = 0;
     if (flow.retry_head != NIL) {
-        none = false;
-        bound = bind_front(engine, flow, true, &none);
+        bool none = false;
+        uint64_t bound = bind_front(engine, flow, true, &none);
+        if (!none || !any_ready(*flow.segment)) return bound;
     }
-    if (!none) return bound;
-    if (!any_ready(*flow.segment) && flow.retry_head != NIL) return 0;
     // What has no path holds up none of the flow's requests that have one by another route.
     for (uint32_t tries = 0; tries < PATHLESS_TRIES && flow_front(flow) != NIL; tries++) {
-        none = false;
-        bound = bind_front(engine, flow, false, &none);
+        bool none = false;
+        uint64_t bound = bind_front(engine, flow, false, &none);
         if (!none || !any_ready(*flow.segment)) return bound;
     }
     return 0;

@@ -47,13 +47,7 @@ Picked decide(const BoundRung &rung, const PickQuery &query, const Parameters &p
     for (size_t i = 0; i < rung.choices.size(); i++)
         rows[i] = row_of(rung.choices[i], query, parameters);
     StripeState state = *rung.stripe;  // a copy: the turn stays whose it is
-    Picked picked{};
-    if (rung.strategy == TENT_STRATEGY_ROUND_ROBIN)
-        picked = pick_round_robin(rung.choices, query, state);
-    else if (rung.strategy == TENT_STRATEGY_STATIC)
-        picked = pick_static(rung.choices, query, state);
-    else
-        picked = pick_tent_paper(rung.choices, query, parameters);
+    Picked picked = pick(rung.strategy, rung.choices, query, parameters, state);
     if (picked.index >= 0) rows[picked.index].verdict = TENT_VERDICT_CHOSEN;
     return picked;
 }

@@ -174,9 +174,9 @@ void settle(Engine &engine, const tent_slice_result &result) {
                 return;
             }
         }
-        // Of a pair, the other one's end decides.
-        bool decided = slice.hedged && is_path_error(result.status) && request.slices_out > 1;
-        if (request.error == TENT_OK && !slice.lost && !decided)
+        // Of a pair, the other one's end decides where only the path failed.
+        bool decided = slice.lost || (dropped && is_path_error(result.status));
+        if (request.error == TENT_OK && !decided)
             spray_stop(engine, request_index,
                        is_path_error(result.status) ? TENT_E_TRANSPORT : result.status);
     }

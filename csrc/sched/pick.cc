@@ -224,4 +224,14 @@ Picked pick_tent_paper(std::span<const Choice> choices, const PickQuery &query,
     return {best, query.size};
 }
 
+Picked pick(uint32_t strategy, std::span<const Choice> choices, const PickQuery &query,
+            const Parameters &parameters, StripeState &state) {
+    switch (strategy) {
+        case TENT_STRATEGY_ROUND_ROBIN: return pick_round_robin(choices, query, state);
+        case TENT_STRATEGY_STATIC: return pick_static(choices, query, state);
+        case TENT_STRATEGY_TENT_PAPER: return pick_tent_paper(choices, query, parameters);
+        default: return pick_predictive(choices, query, parameters);
+    }
+}
+
 }  // namespace tent

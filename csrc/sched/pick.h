@@ -51,7 +51,7 @@ Picked pick_predictive(std::span<const Choice> choices, const PickQuery &query,
 //   round_robin  the ready endpoints of the nearest tier in turn, as Mooncake's classic engine
 //   static       those in proportion to nominal speed, as UCX's multi-lane striping
 //   tent_paper   per-slice argmin of the prediction over all tiers, without late binding
-// cursor is the rung's memory: of the turn, or of the bytes dealt out in virtual time.
+// state is the rung's memory: of the turn, or of the bytes dealt out in virtual time.
 struct StripeState {
     uint64_t turn = 0;
     uint64_t virtual_ns = 0;              // round's start
@@ -62,5 +62,9 @@ Picked pick_round_robin(std::span<const Choice> choices, const PickQuery &query,
 Picked pick_static(std::span<const Choice> choices, const PickQuery &query, StripeState &state);
 Picked pick_tent_paper(std::span<const Choice> choices, const PickQuery &query,
                        const Parameters &parameters);
+
+// By a strategy of the plan, TENT_STRATEGY_*.
+Picked pick(uint32_t strategy, std::span<const Choice> choices, const PickQuery &query,
+            const Parameters &parameters, StripeState &state);
 
 }  // namespace tent
