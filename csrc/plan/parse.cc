@@ -219,6 +219,9 @@ int32_t PlanParser::parse_set() {
     uint64_t value = 0;
     if (!parameter_parse(*info, setting.value.text, &value) || value < info->min ||
         value > info->max) {
+        if (info->kind == ParameterKind::SWITCH)
+            return mistake(setting.value.column, "\"%s\" is no value for %s: yes or no",
+                           setting.value.shown().c_str(), info->name);
         return mistake(setting.value.column, "\"%s\" is no value for %s: a %s from %s to %s",
                        setting.value.shown().c_str(), info->name, parameter_kind_name(info->kind),
                        parameter_format(*info, info->min).c_str(),

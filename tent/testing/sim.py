@@ -98,14 +98,23 @@ def _bandwidth(bandwidth: Bandwidth) -> tuple[Any, Any]:
         made.low_bytes_per_s = int(bandwidth.low)
         made.period_ns, made.phase_ns = int(bandwidth.period_ns), int(bandwidth.phase_ns)
     else:
-        made.bytes_per_s = int(bandwidth)
+        made = sim.struct("tent_sim_bandwidth", bytes_per_s=_whole("bandwidth", bandwidth))
     return made, points
+
+
+def _whole(name: str, value: float) -> int:
+    try:
+        return int(value)
+    except (ValueError, OverflowError, TypeError):
+        raise InvalidArgument(f"{name} is {value!r}; write a number of bytes per second") from None
 
 
 def _first_rate(bandwidth: Bandwidth) -> int:
     if isinstance(bandwidth, Piecewise):
         return int(bandwidth.points[0][1])
-    return int(bandwidth.high if isinstance(bandwidth, Flapping) else bandwidth)
+    if isinstance(bandwidth, Flapping):
+        return int(bandwidth.high)
+    return _whole("bandwidth", bandwidth)
 
 
 class Rail:
@@ -211,7 +220,7 @@ class Host:
         """
         made = RailFacts(bandwidth=bandwidth, **facts)
         sim = library()
-        told = _first_rate(bandwidth) if nominal is None else int(nominal)
+        told = _first_rate(bandwidth) if nominal is None else _whole("nominal", nominal)
         options, _keep = _rail_options(made, bandwidth=True, nominal=told, numa=numa)
         native = self.fabric.native
         index = sim.check(sim.lib.tent_sim_rail(native, self.index, name.encode(), options))

@@ -15,7 +15,7 @@ from typing import Any
 from cffi import FFI
 
 import tent
-from tent.errors import PluginError, error_for
+from tent.errors import InvalidArgument, PluginError, error_for
 
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 NEVER = (1 << 64) - 1
@@ -43,11 +43,14 @@ class Library:
         return status
 
     def struct(self, name: str, **fields: Any) -> Any:
-        """A struct with its size set."""
+        """A struct with its size set. Raises InvalidArgument for what a field cannot hold."""
         made = self.ffi.new(f"{name} *")
         made.size = self.ffi.sizeof(name)
         for field, value in fields.items():
-            setattr(made, field, value)
+            try:
+                setattr(made, field, value)
+            except (OverflowError, TypeError) as error:
+                raise InvalidArgument(f"{field} is {value!r}: {error}") from error
         return made
 
 

@@ -240,6 +240,8 @@ TEST(parameters_and_decorations_are_checked) {
     CHECK(refused_with(
         with_rail("set slice_size=4095"),
         "line 3, column 16: \"4095\" is no value for slice_size: a size from 4k to 1g"));
+    CHECK(refused_with(with_rail("set ecf=maybe"),
+                       "line 3, column 9: \"maybe\" is no value for ecf: yes or no"));
     CHECK(refused_with(with_rail("set fence_timeout=5"), "a duration from 1ms to 60s"));
     CHECK(refused_with(with_rail("set retries_max=1001"), "a count from 0 to 1000"));
     CHECK(refused_with(with_rail("set slice_size = 4k"), "column 5: expected name=value"));

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +214,26 @@ def test_a_slower_rail_is_felt_at_once(world: World) -> None:
     for rail in world.b.rails:
         rail.set(bandwidth=1e9, latency_ns=500_000)
     assert world.transfer_ns(length=SLICE) == SLICE + 500_000
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"bandwidth": -1}, "bytes_per_s is -1"),
+        ({"bandwidth": float("nan")}, "bandwidth is nan"),
+        ({"bandwidth": float("inf")}, "bandwidth is inf"),
+        ({"bandwidth": "fast"}, "bandwidth is 'fast'"),
+        ({"bandwidth": 1e9, "nominal": -5}, "nominal_bytes_per_s is -5"),
+        ({"bandwidth": 1e9, "latency_ns": -5}, "latency_ns is -5"),
+        ({"bandwidth": 1e9, "latency_ns": 0.5}, "latency_ns is 0.5"),
+    ],
+)
+def test_a_rail_that_cannot_be_is_refused_by_name(facts: dict[str, Any], name: str) -> None:
+    with Fabric(seed=1) as fabric:
+        host = fabric.host("a")
+        with pytest.raises(InvalidArgument, match=name):
+            host.rail("0", **facts)
+        assert not host.rails
 
 
 def test_a_setting_keeps_what_it_does_not_name(world: World) -> None:
