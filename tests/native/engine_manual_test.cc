@@ -10,43 +10,6 @@ namespace {
 
 constexpr uint64_t MS = 1000000u;
 
-// Two manual engines stepped in turn by the test.
-struct ManualPair {
-    std::vector<uint8_t> remote, local;
-    TestEngine target, initiator;
-    uint64_t now_ns = 0, segment = 0;
-
-    static tent_engine_options manual(uint64_t seed) {
-        tent_engine_options options{};
-        options.flags = TENT_ENGINE_MANUAL;
-        options.seed = seed;
-        return options;
-    }
-    explicit ManualPair(size_t size)
-        : remote(size),
-          local(size),
-          target("target", nullptr, manual(1)),
-          initiator("initiator", nullptr, manual(2)) {
-        target.add(remote);
-        initiator.add(local);
-        std::string address = target.address();
-        CHECK_EQ(tent_segment_open(initiator.engine, address.c_str(), 0, &segment),
-                 TENT_IN_PROGRESS);
-        CHECK(
-            step_until([&] { return tent_segment_wait(initiator.engine, segment, 0) == TENT_OK; }));
-    }
-    template <class Done>
-    bool step_until(Done done) {
-        for (int i = 0; i < 200000; i++) {
-            if (done()) return true;
-            now_ns += MS / 100;
-            CHECK(tent_engine_step(target.engine, now_ns) >= 0);
-            CHECK(tent_engine_step(initiator.engine, now_ns) >= 0);
-        }
-        return false;
-    }
-};
-
 int connect_to(const std::string &address) {
     size_t colon = address.rfind(':');
     sockaddr_in to{};

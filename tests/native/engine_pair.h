@@ -101,3 +101,45 @@ inline void fill_pattern(std::vector<uint8_t> &memory, uint64_t seed) {
         byte = static_cast<uint8_t>(x);
     }
 }
+
+// Two manual engines stepped in turn by the test, in time of its own.
+struct ManualPair {
+    std::vector<uint8_t> remote, local;
+    TestEngine target, initiator;
+    uint64_t now_ns, segment = 0;
+
+    static constexpr uint64_t STEP_NS = 10000;
+
+    static tent_engine_options manual(uint64_t seed) {
+        tent_engine_options options{};
+        options.flags = TENT_ENGINE_MANUAL;
+        options.seed = seed;
+        return options;
+    }
+    // plan: of both engines, nullptr: the engine's own; target_plan: of the target alone.
+    explicit ManualPair(size_t size, const char *plan = nullptr, const char *target_plan = nullptr,
+                        uint64_t begin_ns = 0)
+        : remote(size),
+          local(size),
+          target("target", target_plan ? target_plan : plan, manual(1)),
+          initiator("initiator", plan, manual(2)),
+          now_ns(begin_ns) {
+        target.add(remote);
+        initiator.add(local);
+        std::string address = target.address();
+        CHECK_EQ(tent_segment_open(initiator.engine, address.c_str(), 0, &segment),
+                 TENT_IN_PROGRESS);
+        CHECK(
+            step_until([&] { return tent_segment_wait(initiator.engine, segment, 0) == TENT_OK; }));
+    }
+    template <class Done>
+    bool step_until(Done done) {
+        for (int i = 0; i < 200000; i++) {
+            if (done()) return true;
+            now_ns += STEP_NS;
+            CHECK(tent_engine_step(target.engine, now_ns) >= 0);
+            CHECK(tent_engine_step(initiator.engine, now_ns) >= 0);
+        }
+        return false;
+    }
+};

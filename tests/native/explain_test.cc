@@ -25,40 +25,9 @@ struct Told {
 };
 
 // Two manual engines, an imported segment, and batches that may stay in flight.
-struct Stage {
-    std::vector<uint8_t> remote, local;
-    TestEngine target, initiator;
-    uint64_t now_ns = MS, segment = 0;
-
-    static tent_engine_options manual(uint64_t seed) {
-        tent_engine_options options{};
-        options.flags = TENT_ENGINE_MANUAL;
-        options.seed = seed;
-        return options;
-    }
+struct Stage : ManualPair {
     explicit Stage(const std::string &plan, const char *target_plan = nullptr)
-        : remote(4 * MIB),
-          local(4 * MIB),
-          target("target", target_plan ? target_plan : plan.c_str(), manual(1)),
-          initiator("initiator", plan.c_str(), manual(2)) {
-        target.add(remote);
-        initiator.add(local);
-        std::string address = target.address();
-        CHECK_EQ(tent_segment_open(initiator.engine, address.c_str(), 0, &segment),
-                 TENT_IN_PROGRESS);
-        CHECK(
-            step_until([&] { return tent_segment_wait(initiator.engine, segment, 0) == TENT_OK; }));
-    }
-    template <class Done>
-    bool step_until(Done done) {
-        for (int i = 0; i < 200000; i++) {
-            if (done()) return true;
-            now_ns += MS / 100;
-            CHECK(tent_engine_step(target.engine, now_ns) >= 0);
-            CHECK(tent_engine_step(initiator.engine, now_ns) >= 0);
-        }
-        return false;
-    }
+        : ManualPair(4 * MIB, plan.c_str(), target_plan, MS) {}
     uint64_t submit(uint64_t length, uint32_t class_ = TENT_CLASS_NORMAL) {
         tent_batch_options options{};
         options.size = sizeof options;

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "check.h"
-#include "plugins/sim/sim.h"
+#include "sim_bandwidth.h"
 
 namespace sim_engines {
 
@@ -29,21 +29,7 @@ F *sim_function(const char *symbol) {
 }
 #define SIM(name) sim_engines::sim_function<decltype(tent_sim_##name)>("tent_sim_" #name)
 
-inline tent_sim_bandwidth constant(uint64_t bytes_per_s) {
-    tent_sim_bandwidth made{};
-    made.size = sizeof made;
-    made.bytes_per_s = bytes_per_s;
-    return made;
-}
-
-inline tent_sim_bandwidth flapping(uint64_t high, uint64_t low, uint64_t period_ns) {
-    tent_sim_bandwidth made = constant(0);
-    made.kind = TENT_SIM_FLAPPING;
-    made.high_bytes_per_s = high;
-    made.low_bytes_per_s = low;
-    made.period_ns = period_ns;
-    return made;
-}
+using namespace sim_bandwidth;
 
 struct RailSpec {
     tent_sim_bandwidth bandwidth;

@@ -12,7 +12,7 @@
 
 #include "check.h"
 #include "fake_host.h"
-#include "plugins/sim/sim.h"
+#include "sim_bandwidth.h"
 
 namespace sim_world {
 
@@ -21,31 +21,7 @@ constexpr uint64_t MS = 1'000'000;
 constexpr uint64_t T0 = MS;
 constexpr uint64_t GB = 1'000'000'000;  // bytes per second: 1 byte per ns
 
-inline tent_sim_bandwidth constant(uint64_t bytes_per_s) {
-    tent_sim_bandwidth made{};
-    made.size = sizeof made;
-    made.bytes_per_s = bytes_per_s;
-    return made;
-}
-
-inline tent_sim_bandwidth flapping(uint64_t high, uint64_t low, uint64_t period_ns,
-                                   uint64_t phase_ns = 0) {
-    tent_sim_bandwidth made = constant(0);
-    made.kind = TENT_SIM_FLAPPING;
-    made.high_bytes_per_s = high;
-    made.low_bytes_per_s = low;
-    made.period_ns = period_ns;
-    made.phase_ns = phase_ns;
-    return made;
-}
-
-inline tent_sim_bandwidth piecewise(const std::vector<tent_sim_point> &points) {
-    tent_sim_bandwidth made = constant(0);
-    made.kind = TENT_SIM_PIECEWISE;
-    made.points = points.data();
-    made.point_count = points.size();
-    return made;
-}
+using namespace sim_bandwidth;
 
 // 1 GB/s and 10 us unless said.
 struct RailOptions : tent_sim_rail_options {
