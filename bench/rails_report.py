@@ -6,13 +6,21 @@ rails.py does.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from reaction import STAY_NS, Reaction
-from report import KIB, Check, check_most, checks_table, goal_text, table
+from report import (
+    KIB,
+    Check,
+    check_most,
+    checks_table,
+    closing,
+    document,
+    goal_text,
+    table,
+)
 
 RATIO_WANTED = 0.95
 DROP_MS_WANTED = 50
@@ -65,14 +73,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        document = {
-            **self.head,
-            "rows": [asdict(row) for row in self.rows],
-            "changes": [asdict(change) for change in self.changes],
-            "checks": [asdict(check) for check in self.checks],
-            "notes": self.notes,
-        }
-        return json.dumps(document, indent=2) + "\n"
+        return document(
+            self.head,
+            rows=self.rows,
+            changes=self.changes,
+            checks=self.checks,
+            notes=self.notes,
+        )
 
     def to_text(self) -> str:
         parts = []
@@ -80,10 +87,8 @@ class Report:
             parts.append(_rows_table(self.rows))
         if self.checks:
             parts.append(checks_table(self.checks))
-        parts.extend(f"note: {note}" for note in self.notes)
         missed = [f"{row.rails} {row.op}" for row in self.rows if not row.ok]
-        missed += [check.name for check in self.checks if check.ok is False]
-        parts.append("not met: " + ", ".join(missed) if missed else "every goal is met")
+        parts += closing(self.notes, self.checks, missed)
         return "\n\n".join(parts) + "\n"
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 
 KIB = 1024
@@ -75,14 +75,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        document = {
-            **self.head,
-            "rows": [asdict(row) for row in self.rows],
-            "checks": [asdict(check) for check in self.checks],
-            "references": [asdict(fact) for fact in self.references],
-            "notes": self.notes,
-        }
-        return json.dumps(document, indent=2) + "\n"
+        return document(
+            self.head,
+            rows=self.rows,
+            checks=self.checks,
+            references=self.references,
+            notes=self.notes,
+        )
 
     def to_text(self) -> str:
         parts = [_rows_table(self.rows)]
@@ -90,13 +89,32 @@ class Report:
             parts.append(checks_table(self.checks))
         if self.references:
             parts.append(_facts_table(self.references))
-        parts.extend(f"note: {note}" for note in self.notes)
         missed = [
             f"{row.op} {size_text(row.block)} x{row.batch}" for row in self.rows if row.ok is False
         ]
-        missed += [check.name for check in self.checks if check.ok is False]
-        parts.append("not met: " + ", ".join(missed) if missed else "every goal is met")
+        parts += closing(self.notes, self.checks, missed)
         return "\n\n".join(parts) + "\n"
+
+
+def document(head: Mapping[str, object], **lists: Sequence[object]) -> str:
+    """A report as JSON: its head, then each list under its name."""
+    plain = {
+        name: [
+            asdict(item) if is_dataclass(item) and not isinstance(item, type) else item
+            for item in items
+        ]
+        for name, items in lists.items()
+    }
+    return json.dumps({**head, **plain}, indent=2) + "\n"
+
+
+def closing(notes: Sequence[str], checks: Sequence[Check], missed: Sequence[str] = ()) -> list[str]:
+    """How a report's text ends: notes, and the goals of rows (`missed`) and checks not met."""
+    names = [*missed, *(check.name for check in checks if check.ok is False)]
+    return [
+        *(f"note: {note}" for note in notes),
+        "not met: " + ", ".join(names) if names else "every goal is met",
+    ]
 
 
 def check_most(name: str, value: float, unit: str, *, most: float | None, note: str = "") -> Check:

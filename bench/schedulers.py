@@ -10,7 +10,6 @@ what is measured and how to read it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -30,6 +29,8 @@ from report import (
     check_least,
     check_most,
     checks_table,
+    closing,
+    document,
     machine_facts,
     size_text,
     table,
@@ -170,18 +171,7 @@ class SchedulerReport:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        return (
-            json.dumps(
-                {
-                    **self.head,
-                    "rows": [asdict(row) for row in self.rows],
-                    "checks": [asdict(check) for check in self.checks],
-                    "notes": self.notes,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+        return document(self.head, rows=self.rows, checks=self.checks, notes=self.notes)
 
     def to_text(self) -> str:
         plain = [row for row in self.rows if _is_plain(row)]
@@ -189,15 +179,13 @@ class SchedulerReport:
         if len(plain) < len(self.rows):
             parts += ["predictive, and what one thing changes", variants_table(self.rows)]
         parts += ["wanted vs got", checks_table(self.checks)]
-        parts += [f"note: {note}" for note in self.notes]
-        missed = [check.name for check in self.checks if check.ok is False]
-        parts.append("not met: " + ", ".join(missed) if missed else "every goal is met")
+        parts += closing(self.notes, self.checks)
         return "\n\n".join(parts) + "\n"
 
 
-def rows_of(document: Mapping[str, object]) -> list[Row]:
+def rows_of(report: Mapping[str, object]) -> list[Row]:
     """The rows of a report that was written as JSON."""
-    rows = document["rows"]
+    rows = report["rows"]
     assert isinstance(rows, list)
     names = {f.name for f in fields(Row)}
     return [
