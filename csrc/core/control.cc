@@ -434,9 +434,7 @@ void control_describe(Engine &engine, Descriptor *descriptor) {
                 descriptor->addresses.push_back(about.listen);
         }
         about.numa = rail->plan.numa;
-        about.bandwidth_bytes_per_s = rail->plan.bandwidth_bytes_per_s
-                                          ? rail->plan.bandwidth_bytes_per_s
-                                          : rail->info.bandwidth_bytes_per_s;
+        about.bandwidth_bytes_per_s = rail_nominal(*rail);
         descriptor->rails.push_back(std::move(about));
     }
 }

@@ -224,8 +224,7 @@ Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail,
     endpoint->peer_address = peer.listen;
     endpoint->title = segment.descriptor.name + ": rail " + std::to_string(rail.plan.index) +
                       " -> " + std::to_string(peer.index);
-    uint64_t nominal = rail.plan.bandwidth_bytes_per_s ? rail.plan.bandwidth_bytes_per_s
-                                                       : rail.info.bandwidth_bytes_per_s;
+    uint64_t nominal = rail_nominal(rail);
     if (peer.bandwidth_bytes_per_s)
         nominal =
             nominal ? std::min(nominal, peer.bandwidth_bytes_per_s) : peer.bandwidth_bytes_per_s;

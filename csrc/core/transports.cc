@@ -294,9 +294,7 @@ int32_t prepare(Engine &engine, const Plan &plan, Preparation *preparation,
             int32_t status = open_rail(engine, wanted, *transport, &opened);
             if (status != TENT_OK) return status;
             rail = opened.get();
-            rail->lane.rate.init(wanted.bandwidth_bytes_per_s ? wanted.bandwidth_bytes_per_s
-                                                              : rail->info.bandwidth_bytes_per_s,
-                                 plan.parameters.rate_prior_bytes_per_s);
+            rail->lane.rate.init(rail_nominal(*rail), plan.parameters.rate_prior_bytes_per_s);
             preparation->rails.push_back(std::move(opened));
         }
         generation->rails[wanted.index] = rail;

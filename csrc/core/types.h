@@ -144,6 +144,12 @@ struct Rail {
     std::string title;  // "tcp lo 127.0.0.1"
 };
 
+// What a rail is said to carry: the plan's word, else the transport's; 0: nobody says.
+inline uint64_t rail_nominal(const Rail &rail) {
+    return rail.plan.bandwidth_bytes_per_s ? rail.plan.bandwidth_bytes_per_s
+                                           : rail.info.bandwidth_bytes_per_s;
+}
+
 // A rail of a peer, shared by our segments of that peer; lives while endpoints lead to it.
 struct RemoteRail {
     uint8_t engine_id[ENGINE_ID_SIZE] = {};
