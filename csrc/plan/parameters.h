@@ -70,6 +70,35 @@ enum class ParameterKind : uint8_t {
     X(class_weight_low, "class_weight_low", COUNT, 1, 1, 1024, "the same for low")                \
     X(low_slices_max, "low_slices_max", COUNT, 1, 1, 1024,                                        \
       "slices of class low in flight on one local rail: what a high one may have to wait for")    \
+    X(deadline_floor_ns, "deadline_floor", DURATION, 2 * MS, 10 * US, 60 * SECOND,                \
+      "least time a slice gets before it counts as late")                                         \
+    X(deadline_deviations, "deadline_deviations", COUNT, 4, 1, 1000,                              \
+      "mean deviations from its predicted time that a slice gets beyond it")                      \
+    X(deadline_initial_ns, "deadline_initial", DURATION, 250 * MS, 10 * US, 60 * SECOND,          \
+      "least time a slice gets until deadline_samples were measured on its endpoint")             \
+    X(deadline_samples, "deadline_samples", COUNT, 8, 0, 1000000,                                 \
+      "completions after which an endpoint's deviation is believed")                              \
+    X(probe_first_ns, "probe_first", DURATION, 10 * MS, 1 * MS, 60 * SECOND,                      \
+      "from a failure to the first probe of its endpoint, doubling with each further one")        \
+    X(probe_max_ns, "probe_max", DURATION, 250 * MS, 1 * MS, 600 * SECOND,                        \
+      "longest time between probes while work waits for the peer")                                \
+    X(probe_idle_ns, "probe_idle", DURATION, 5 * SECOND, 1 * MS, 3600 * SECOND,                   \
+      "the same while none does")                                                                 \
+    X(probe_timeout_ns, "probe_timeout", DURATION, 250 * MS, 1 * MS, 60 * SECOND,                 \
+      "longest time of one probe: connection and canary")                                         \
+    X(flap_half_life_ns, "flap_half_life", DURATION, 10 * SECOND, 0, 3600 * SECOND,               \
+      "time in which half of an endpoint's failures are forgotten; 0: never")                     \
+    X(slow_share, "slow_share", COUNT, 1, 0, 100,                                                 \
+      "percent of the best other endpoint's share of its nominal rate below which one is "        \
+      "suspect; 0: never")                                                                        \
+    X(last_path_patience_ns, "last_path_patience", DURATION, 300 * MS, 1 * MS, 600 * SECOND,      \
+      "silence of the last path to a living peer before its connection is made anew, doubling")   \
+    X(peer_timeout_ns, "peer_timeout", DURATION, 30 * SECOND, 10 * MS, 3600 * SECOND,             \
+      "silence on all paths, while an answer is awaited, after which a peer counts as lost")      \
+    X(fence_reserve_ns, "fence_reserve", DURATION, 20 * MS, 0, 60 * SECOND,                       \
+      "time before a request's deadline at which it is stopped, at most a quarter of it")         \
+    X(retry_budget, "retry_budget", COUNT, 4096, 0, 1000000000,                                   \
+      "slices of one request that may be posted again, all together")                             \
     X(hedge_late, "hedge_late", COUNT, 200, 100, 10000,                                           \
       "percent of its predicted time after which a last slice counts as late (hedge=yes)")        \
     X(hedge_grace_ns, "hedge_grace", DURATION, 1 * MS, 0, 60 * SECOND,                            \

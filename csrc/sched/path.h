@@ -19,10 +19,11 @@ struct Path {
     Lane own;
     Lane *local = nullptr, *remote = nullptr;
     BaseLatency base;
-    uint64_t window_product = 0;  // window_gain * rate * base latency, capped; kept current
-    uint64_t progress_ns = 0;     // last completion, or first post after rest
-    bool ready = false;           // may carry slices
-    bool blocked = false;         // the plugin took less than it was offered
+    uint64_t window_product = 0;       // window_gain * rate * base latency, capped; kept current
+    uint64_t progress_ns = 0;          // last completion, or first post after rest
+    bool ready = false;                // may carry slices
+    bool blocked = false;              // the plugin took less than it was offered
+    uint32_t slices_max = UINT32_MAX;  // most in flight, >= 1: less while it starts slowly
 
     void init(Lane &local_lane, Lane &remote_lane, uint64_t nominal, uint64_t prior) {
         local = &local_lane;
@@ -97,9 +98,10 @@ struct Path {
             std::max(window_product + slice_size, slice_size * parameters.window_slices_min);
         return std::min(window, std::max(parameters.window_size_max, slice_size));
     }
-    // May a slice be posted now? While less than the window is in flight, so always at rest.
+    // May a slice be posted now? While less than the window is in flight, so always at rest; where
+    // it starts slowly, while fewer than slices_max are.
     bool is_open(uint64_t slice_size, bool low, const Parameters &parameters) const {
-        if (blocked) return false;
+        if (blocked || own.inflight_slices >= slices_max) return false;
         if (low && local->low_slices >= parameters.low_slices_max) return false;
         return !parameters.late_binding ||
                own.inflight_bytes < window_bytes(slice_size, parameters);

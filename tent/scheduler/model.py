@@ -22,6 +22,7 @@ from tent.scheduler.estimator import (
 
 STALL_NS = 2_000_000  # a full endpoint that is late by this is not waited for
 PAGE = 4096
+U32_MAX = (1 << 32) - 1
 PREDICTIVE, ROUND_ROBIN, STATIC, TENT_PAPER = 0, 1, 2, 3  # strategies
 NONE, WAIT = -1, -2  # picks: no endpoint is ready; none is open, or a full one is worth waiting for
 
@@ -48,6 +49,7 @@ class Path:
         self.progress_ns = 0  # last completion, or first post after rest
         self.ready = True
         self.blocked = False  # the plugin took less than it was offered; until the next schedule()
+        self.slices_max = U32_MAX  # most in flight: less while it starts slowly after a failure
 
     def charge(self, size: int, now_ns: int, low: bool) -> None:
         if self.own.inflight_slices == 0:
@@ -130,7 +132,9 @@ class Rung:
 
 
 def is_open(path: Path, q: Query, p: Parameters) -> bool:
-    if path.blocked or (q.low and path.local.low_slices >= p.low_slices_max):
+    if path.blocked or path.own.inflight_slices >= path.slices_max:
+        return False
+    if q.low and path.local.low_slices >= p.low_slices_max:
         return False
     if not p.late_binding or path.own.inflight_bytes == 0:
         return True

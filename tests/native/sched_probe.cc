@@ -118,6 +118,10 @@ void probe_mark(probe *p, uint32_t path, uint32_t ready, uint32_t blocked) {
     p->paths[path].blocked = blocked != 0;
 }
 
+void probe_limit(probe *p, uint32_t path, uint32_t slices_max) {
+    p->paths[path].slices_max = slices_max;
+}
+
 int32_t probe_pick(probe *p, uint32_t strategy, const probe_query *query, uint64_t *size) {
     PickQuery asked = query_of(*query);
     Picked picked{};

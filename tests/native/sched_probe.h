@@ -37,6 +37,7 @@ void probe_release(probe *p, uint32_t path, uint64_t bytes, uint32_t low);
 void probe_complete(probe *p, uint32_t path, uint64_t bytes, uint64_t posted_ns, uint64_t now_ns);
 void probe_refresh(probe *p, uint32_t path, uint64_t now_ns);
 void probe_mark(probe *p, uint32_t path, uint32_t ready, uint32_t blocked);
+void probe_limit(probe *p, uint32_t path, uint32_t slices_max);
 
 typedef struct probe_query {
     uint64_t size, slice_size, remaining, backlog, now_ns;

@@ -244,7 +244,15 @@ def wait_without_backlog(full: list[Path], best: Path, q: Query, _p: object = No
     return wait_is_better(full, best, replace(q, backlog=0))
 
 
+def open_in_slow_start(path: Path, q: Query, p: Parameters) -> bool:
+    slices_max, path.slices_max = path.slices_max, model.U32_MAX
+    opened = is_open(path, q, p)
+    path.slices_max = slices_max
+    return opened
+
+
 charge, complete, wait_is_better = Path.charge, RateEstimator.complete, model.wait_is_better
+is_open = model.is_open
 
 # What is put in place of what.
 CHANGED_CODE: dict[str, tuple[object, str, object]] = {
@@ -257,6 +265,7 @@ CHANGED_CODE: dict[str, tuple[object, str, object]] = {
     "queue counted as busy": (RateEstimator, "complete", complete_with_queue),
     "stalled endpoints awaited": (model, "is_stalled", lambda path, q: False),
     "backlog ignored by ECF": (model, "wait_is_better", wait_without_backlog),
+    "slow start ignored": (model, "is_open", open_in_slow_start),
     "end game in bytes": (model, "PAGE", 1),
     "tiers ignored": (tests_scheduler, "Choice", lambda path, _, penalty: Choice(path, 1, penalty)),
     "base latency for ever": (BaseLatency, "expire", lambda self, now_ns, p: None),

@@ -19,7 +19,7 @@ from support import ROOT, NativeBuild
 
 from tent.scheduler import model
 from tent.scheduler.estimator import RATE_MAX, Parameters
-from tent.scheduler.model import PREDICTIVE, Choice, Lane, Path, Query, Rung
+from tent.scheduler.model import PREDICTIVE, U32_MAX, Choice, Lane, Path, Query, Rung
 
 Seen = tuple[Any, ...]
 US, MS, SECOND = 10**3, 10**6, 10**9
@@ -72,7 +72,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Step:
-    kind: str  # pick, done, fail, mark, refresh
+    kind: str  # pick, done, fail, mark, limit, refresh
     pause_ns: int
     which: int
     size: int = 0
@@ -85,7 +85,8 @@ PAUSES = (0, 0, 1, 300, 2 * US, 7 * US, 30 * US, 120 * US, MS, 3 * MS, 130 * MS,
 LONG_PAUSES = (5 * SECOND, 3600 * SECOND, 1 << 45)
 REMAINING = (1, 100, 4 * KIB, 64 * KIB, 150 * KIB, MIB, 3 * MIB, 40 * MIB, 1 << 40)
 BACKLOG = (0, 0, 0, MIB, 8 * MIB, 512 * MIB, 1 << 50)
-KINDS = (*["pick"] * 9, *["done"] * 9, "fail", "mark", "refresh")
+SLICES_MAX = (1, 1, 2, 8, U32_MAX)
+KINDS = (*["pick"] * 9, *["done"] * 9, "fail", "mark", "refresh", "limit")
 
 
 def step_of(code: bytes) -> Step:
@@ -93,7 +94,8 @@ def step_of(code: bytes) -> Step:
     pauses = LONG_PAUSES if code[1] == 255 else PAUSES
     pause_ns = pauses[code[1] % len(pauses)] * (1 + code[2] % 7) // 4
     if kind != "pick":
-        return Step(kind, pause_ns, code[3], low=code[4] % 3 == 0, fixed=code[4] % 5 == 0)
+        size = SLICES_MAX[code[5] % len(SLICES_MAX)]
+        return Step(kind, pause_ns, code[3], size, low=code[4] % 3 == 0, fixed=code[4] % 5 == 0)
     size = REMAINING[code[3] % len(REMAINING)] + code[4]
     backlog = BACKLOG[code[5] % len(BACKLOG)]
     return Step(kind, pause_ns, code[7], size, backlog, code[6] % 5 == 0, code[6] % 7 == 0)
@@ -167,6 +169,7 @@ class Side(Protocol):
     def complete(self, path: int, size: int, posted_ns: int, now_ns: int) -> None: ...
     def refresh(self, path: int, now_ns: int) -> None: ...
     def mark(self, path: int, ready: bool, blocked: bool) -> None: ...
+    def limit(self, path: int, slices_max: int) -> None: ...
     def pick(self, query: Query) -> tuple[int, int]: ...
     def look(self, path: int, slice_size: int) -> Seen: ...
 
@@ -198,6 +201,9 @@ class ModelSide:
 
     def mark(self, path: int, ready: bool, blocked: bool) -> None:
         self.paths[path].ready, self.paths[path].blocked = ready, blocked
+
+    def limit(self, path: int, slices_max: int) -> None:
+        self.paths[path].slices_max = slices_max
 
     def pick(self, query: Query) -> tuple[int, int]:
         return model.pick(self.rung, query, self.p)
@@ -247,6 +253,9 @@ class NativeSide:
     def mark(self, path: int, ready: bool, blocked: bool) -> None:
         self.lib.probe_mark(self.p, path, ready, blocked)
 
+    def limit(self, path: int, slices_max: int) -> None:
+        self.lib.probe_limit(self.p, path, slices_max)
+
     def pick(self, query: Query) -> tuple[int, int]:
         q = self.ffi.new("probe_query *", vars(query))
         index = self.lib.probe_pick(self.p, self.strategy, q, self.size)
@@ -284,6 +293,8 @@ def live(side: Side, day: Day) -> Iterator[Seen]:
                 posted.append((index, size, now_ns, step.low))
         elif step.kind == "mark":
             side.mark(step.which % len(day.paths), not step.low, step.fixed)
+        elif step.kind == "limit":
+            side.limit(step.which % len(day.paths), step.size)
         elif step.kind == "refresh":
             side.refresh(step.which % len(day.paths), now_ns)
         elif posted:
