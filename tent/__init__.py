@@ -55,6 +55,7 @@ from tent.types import (
     State,
     Status,
     Strategy,
+    UnfencedRange,
     Verdict,
 )
 
@@ -114,6 +115,7 @@ __all__ = [
     "TransportFailed",
     "Unfenced",
     "UnfencedLocal",
+    "UnfencedRange",
     "Unsupported",
     "Verdict",
     "__version__",

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tent._library import CData, Library
 from tent.errors import Closed, Forked, error_for
 from tent.types import (
     Access,
@@ -29,6 +30,7 @@ from tent.types import (
     State,
     Status,
     Strategy,
+    UnfencedRange,
     Verdict,
 )
 
@@ -43,9 +45,7 @@ except ImportError as error:  # a source tree without a build
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CData = Any
 U64 = npt.NDArray[np.uint64]
-I32 = int
 BatchOptions = tuple[int, int, int, str | None, int]
 """(flags, class, completions, label, deadline in ns after submit or 0)."""
 
@@ -64,51 +64,7 @@ COMPLETION_DTYPE: np.dtype[np.void] = np.dtype(
 
 _TEXT_MAX = 1 << 20
 _NOTICE_MAX = 65536
-
-
-class Library(Protocol):
-    """The functions of tent.h as cffi offers them."""
-
-    tent_version: Callable[[], CData]
-    tent_status_name: Callable[[int], CData]
-    tent_status_text: Callable[[int], CData]
-    tent_last_error: Callable[[], CData]
-    tent_now_ns: Callable[[], int]
-    tent_engine_open: Callable[[CData, CData], I32]
-    tent_engine_close: Callable[[CData], I32]
-    tent_engine_step: Callable[[CData, int], I32]
-    tent_engine_address: Callable[[CData, CData, int], I32]
-    tent_engine_event_fd: Callable[[CData, CData], I32]
-    tent_plan_check: Callable[[bytes, int], I32]
-    tent_plan_render: Callable[[bytes, int, CData, CData], I32]
-    tent_plan_install: Callable[[CData, bytes, int, CData], I32]
-    tent_plan_installed: Callable[[CData, CData, CData], I32]
-    tent_region_register: Callable[[CData, CData, int, CData, CData], I32]
-    tent_region_release: Callable[[CData, int], I32]
-    tent_grant_create: Callable[[CData, CData, CData], I32]
-    tent_grant_revoke: Callable[[CData, int], I32]
-    tent_segment_export: Callable[[CData, int, CData, CData], I32]
-    tent_segment_open: Callable[[CData, bytes, int, CData], I32]
-    tent_segment_import: Callable[[CData, bytes, int, int, CData], I32]
-    tent_segment_wait: Callable[[CData, int, int], I32]
-    tent_segment_refresh: Callable[[CData, int, int], I32]
-    tent_segment_close: Callable[[CData, int], I32]
-    tent_segment_regions: Callable[[CData, int, CData, int, CData], I32]
-    tent_descriptor_print: Callable[[bytes, int, CData, CData], I32]
-    tent_batch_open: Callable[[CData, CData, CData], I32]
-    tent_batch_submit: Callable[[CData, int, CData, int, int, int, CData], I32]
-    tent_batch_submit_columns: Callable[[CData, int, CData, int, CData], I32]
-    tent_batch_seal: Callable[[CData, int, int, CData, int], I32]
-    tent_batch_poll: Callable[[CData, int], I32]
-    tent_batch_wait: Callable[[CData, int, int], I32]
-    tent_batch_cancel: Callable[[CData, int], I32]
-    tent_batch_close: Callable[[CData, int], I32]
-    tent_batch_status: Callable[[CData, int, int, CData, int, CData], I32]
-    tent_completions_poll: Callable[[CData, CData, int, CData], I32]
-    tent_notice_poll: Callable[[CData, CData, CData, CData], I32]
-    tent_events_poll: Callable[[CData, CData, int, CData], I32]
-    tent_counters_read: Callable[[CData, int, CData, int, CData], I32]
-    tent_explain: Callable[[CData, CData, CData, CData, int, CData], I32]
+_UNFENCED_MAX = 4096  # the engine keeps no more
 
 
 _ffi: Any = _native.ffi
@@ -124,7 +80,9 @@ NO_WAKE = 2
 CHECK_OVERLAP = 1
 INTEGRITY = 2
 COMPLETIONS_NONE = 0
+COMPLETIONS_EACH = 1
 COMPLETIONS_BATCH = 2
+UNFENCED_FORGET_PROVEN = 1
 COUNTERS_ENGINE, COUNTERS_RAIL, COUNTERS_ENDPOINT, COUNTERS_CLASS = range(4)
 
 
@@ -571,6 +529,15 @@ class NativeEngine:
         found: list[int] = out["batch"][: int(count[0])].tolist()
         return found
 
+    def completion_rows(self) -> npt.NDArray[np.void]:
+        """The completions since the last call (at most 256), as COMPLETION_DTYPE."""
+        out = np.empty(256, dtype=COMPLETION_DTYPE)
+        count = _ffi.new("uint32_t *", len(out))
+        with self as engine:
+            rows = _ffi.from_buffer("tent_completion[]", out)
+            _check(_lib.tent_completions_poll(engine, rows, COMPLETION_DTYPE.itemsize, count))
+        return out[: int(count[0])]
+
     def notice(self) -> Notice | None:
         """Takes the oldest notice."""
         data = _ffi.new("uint8_t[]", _NOTICE_MAX)
@@ -595,6 +562,17 @@ class NativeEngine:
             found += [_event(out[i]) for i in range(count[0])]
             if count[0] < 64:
                 return found
+
+    def unfenced(self, *, forget_proven: bool) -> tuple[UnfencedRange, ...]:
+        """The ranges that are or were unfenced, oldest first."""
+        flags = UNFENCED_FORGET_PROVEN if forget_proven else 0
+        stride = _ffi.sizeof("tent_unfenced_range")
+        count = _ffi.new("uint32_t *")
+        out = _ffi.new("tent_unfenced_range[]", _UNFENCED_MAX)
+        count[0] = _UNFENCED_MAX
+        with self as engine:
+            _check(_lib.tent_unfenced_read(engine, flags, out, stride, count))
+        return tuple(_unfenced_range(out[i]) for i in range(count[0]))
 
     def counters(self, kind: int) -> tuple[CounterRow, ...]:
         """Rows of one kind."""
@@ -686,6 +664,16 @@ def _event(row: CData) -> Event:
         rail=int(row.rail),
         status=int(row.status),
         text=_text(row.text),
+    )
+
+
+_UNFENCED_NUMBERS = tuple(name for name in UnfencedRange.__dataclass_fields__ if name != "proven")
+
+
+def _unfenced_range(row: CData) -> UnfencedRange:
+    return UnfencedRange(
+        proven=bool(row.proven),
+        **{name: int(getattr(row, name)) for name in _UNFENCED_NUMBERS},
     )
 
 

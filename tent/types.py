@@ -100,6 +100,10 @@ class EventType(enum.IntEnum):
     NOTICE_DROPPED = 11
     REGION_CHANGED = 12
     LOG = 13
+    ENDPOINT_SUSPECT = 14
+    ENDPOINT_HEALED = 15
+    RAIL_DOWN = 16
+    RAIL_UP = 17
 
 
 class Strategy(enum.IntEnum):
@@ -169,6 +173,27 @@ class Notice:
 
     data: bytes
     sender: str
+
+
+@dataclass(frozen=True)
+class UnfencedRange:
+    """A peer's memory that a write of ours may still change: what is behind an `Unfenced` error."""
+
+    batch: int
+    user_data: int
+    """Of the request."""
+    segment: int
+    remote: int
+    """Absolute address at the peer."""
+    length: int
+    """Bytes."""
+    endpoint: int
+    time_ns: int
+    """When it became so, by the engine's clock."""
+    index: int
+    """Of the request in its batch."""
+    proven: bool
+    """The peer has retired the endpoint since, or its process is gone: nothing can land."""
 
 
 @dataclass(frozen=True)

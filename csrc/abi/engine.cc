@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "core/control.h"
 #include "core/transports.h"
+#include "core/unfenced.h"
 
 #ifndef TENT_VERSION
 #define TENT_VERSION "0.0.0"
@@ -97,6 +98,20 @@ int32_t tent_engine_event_fd(tent_engine *engine, int32_t *fd) {
     return with_engine(engine, [&](Engine &e) {
         if (!fd) return fail(TENT_E_INVALID, "fd is NULL");
         *fd = e.event_fd;
+        return TENT_OK;
+    });
+}
+
+int32_t tent_unfenced_read(tent_engine *engine, uint32_t flags, tent_unfenced_range *out,
+                           uint32_t stride, uint32_t *count) {
+    return with_engine(engine, [&](Engine &e) {
+        if (!count) return fail(TENT_E_INVALID, "count is NULL");
+        if (flags & ~TENT_UNFENCED_FORGET_PROVEN)
+            return fail(TENT_E_INVALID, "flags 0x%x are unknown", flags);
+        if (*count > 0 && !out)
+            return fail(TENT_E_INVALID, "out is NULL, but *count is %u", *count);
+        if (*count > 0 && stride == 0) return fail(TENT_E_INVALID, "stride is 0");
+        unfenced_read(e, flags & TENT_UNFENCED_FORGET_PROVEN, out, stride, count);
         return TENT_OK;
     });
 }

@@ -97,8 +97,7 @@ int32_t tent_grant_create(tent_engine *engine, const tent_grant_options *options
 }
 
 int32_t tent_grant_revoke(tent_engine *engine, uint64_t grant) {
-    return with_engine(
-        engine, [&](Engine &e) { return with_driver(e, [&] { return grant_revoke(e, grant); }); });
+    return with_engine(engine, [&](Engine &e) { return grant_revoke(e, grant); });
 }
 
 int32_t tent_segment_export(tent_engine *engine, uint64_t grant, void *bytes, uint64_t *size) {

@@ -19,8 +19,10 @@ int32_t not_open(const Engine &engine, uint64_t segment) {
                 static_cast<unsigned long long>(segment));
 }
 
-bool close_segment(Engine &e, uint64_t handle, uint64_t timeout_ns) {
-    return drive_until(e, timeout_ns, [&] {
+// Requests end within their fences; only a transport that never lets go is not waited for.
+bool close_segment(Engine &e, uint64_t handle) {
+    uint64_t limit_ns = with_driver(e, [&] { return 2 * parameters(e).fence_timeout_ns + SECOND; });
+    return drive_until(e, limit_ns, [&] {
         Segment *segment = segment_find(e, handle);
         return !segment || segment_close_step(e, *segment);
     });
@@ -38,7 +40,7 @@ int32_t finish_import(Engine &e, uint64_t handle, uint64_t timeout_ns, uint64_t 
         if (status >= 0)
             *out = handle;
         else
-            close_segment(e, handle, TENT_FOREVER);
+            close_segment(e, handle);
         return status;
     }
     int32_t status = TENT_IN_PROGRESS;
@@ -50,7 +52,7 @@ int32_t finish_import(Engine &e, uint64_t handle, uint64_t timeout_ns, uint64_t 
     }
     std::string sentence =
         status < 0 ? last_error() : "the peer did not answer within the time given";
-    close_segment(e, handle, TENT_FOREVER);
+    close_segment(e, handle);
     return fail(status < 0 ? status : TENT_E_TIMEOUT, "%s", sentence.c_str());
 }
 
@@ -151,10 +153,13 @@ int32_t tent_segment_close(tent_engine *engine, uint64_t segment) {
     return with_engine(engine, [&](Engine &e) {
         if (with_driver(e, [&] { return segment_find(e, segment) == nullptr; }))
             return not_open(e, segment);
-        bool closed = close_segment(e, segment, TENT_FOREVER);
-        return closed ? TENT_OK
-                      : fail(TENT_E_BUSY,
-                             "the segment is closing; call tent_engine_step until requests ended");
+        if (close_segment(e, segment)) return TENT_OK;
+        if (e.manual)
+            return fail(TENT_E_BUSY,
+                        "the segment is closing; call tent_engine_step until requests ended");
+        return fail(TENT_E_UNFENCED_LOCAL,
+                    "a transport has not let go of the segment's endpoints within fence_timeout; "
+                    "close it again later, or the engine");
     });
 }
 

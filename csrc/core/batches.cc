@@ -28,13 +28,15 @@ uint32_t unfinished(const Batch &batch) {
 int32_t first_failure(Engine &engine, const Batch &batch, uint32_t *index) {
     if (batch.failed.load(std::memory_order_relaxed) == 0) return TENT_OK;
     uint32_t at = batch.first;
+    int32_t first = TENT_OK;
     for (uint32_t i = 0; i < batch.count && at != NIL; i++, at = engine.request_pool.next(at)) {
         int32_t status = engine.requests[at].status.load(std::memory_order_acquire);
-        if (status >= 0) continue;
+        if (!graver(status, first)) continue;
         *index = i;
-        return fail(status, "request %u failed: %s", i, status_text(status));
+        first = status;
     }
-    return TENT_OK;
+    if (first == TENT_OK) return TENT_OK;
+    return fail(first, "request %u failed: %s", *index, status_text(first));
 }
 
 void complete(Engine &engine, const tent_completion &completion) {

@@ -24,6 +24,14 @@ int32_t batch_status(Engine &engine, uint64_t handle, uint32_t first, tent_reque
 int32_t batch_transfer(Engine &engine, const tent_batch_options *options,
                        const tent_request *requests, uint32_t stride, uint32_t count,
                        uint64_t timeout_ns, uint32_t *index);
+// Is `status` a graver end than `than`? An unfenced one must not hide behind another's failure: its
+// memory is still in use.
+inline bool graver(int32_t status, int32_t than) {
+    auto rank = [](int32_t s) {
+        return s == TENT_E_UNFENCED_LOCAL ? 3 : s == TENT_E_UNFENCED ? 2 : s < 0 ? 1 : 0;
+    };
+    return rank(status) > rank(than);
+}
 // Gives completion slots to up to `count` records; returns how many got one.
 uint32_t completions_reserve(Engine &engine, uint32_t count);
 uint32_t completions_take(Engine &engine, tent_completion *out, uint32_t stride, uint32_t room);

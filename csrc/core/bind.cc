@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/mutant.h"
 #include "base/status.h"
 #include "core/endpoints.h"
 #include "core/flows.h"
 #include "core/hedge.h"
 #include "core/routes.h"
 #include "core/spray.h"
+#include "core/watch.h"
 
 namespace tent {
 
@@ -27,10 +29,15 @@ void charge(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t
     bump(engine.tally.charged, bytes);
 }
 
-// The endpoint for the next slice, nullptr to wait. *none is set when no rung has a ready one.
-Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query, uint64_t *size,
-                 bool *none) {
+// The endpoint for the next slice, nullptr to wait. *none is set when no rung has a ready one,
+// *barred when some were not asked. only: the transport that may carry it for now, nullptr: any.
+Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query,
+                 const Transport *only, uint64_t *size, bool *none, bool *barred) {
     for (const BoundRung &rung : route.rungs) {
+        if (only && rung.transport != only) {
+            *barred = true;
+            continue;
+        }
         query.slice_size = rung.slice_size;
         if (!query.fixed) query.size = std::min(rung.slice_size, query.remaining);
         Picked picked = pick(rung.strategy, rung.choices, query, parameters(engine), *rung.stripe);
@@ -40,6 +47,14 @@ Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query,
     }
     *none = true;
     return nullptr;
+}
+
+// A write that may still land over one transport goes over no other until that one is fenced: their
+// order would be anybody's guess. On a sibling rail of the same it carries the same bytes to the
+// same place.
+const Transport *bound_to(const Request &request, const Slice &slice) {
+    bool free = request.fences == 0 || request.op == TENT_OP_READ || mutant(Mutant::fence_order);
+    return free ? nullptr : slice.tried;
 }
 
 void *local_handle(const Engine &engine, const Request &request, const Transport *transport) {
@@ -62,6 +77,7 @@ void post_staged(Engine &engine, Endpoint &endpoint) {
     const tent_plugin *table = endpoint.rail->transport->table;
     void *instance = endpoint.rail->transport->instance;
     uint32_t taken = table->post(instance, endpoint.handle, endpoint.staged.data(), count);
+    if (taken > 0) endpoint.refusing_since_ns = 0;
     if (taken >= count) {
         endpoint.staged_count = 0;
         return;
@@ -71,7 +87,14 @@ void post_staged(Engine &engine, Endpoint &endpoint) {
     memmove(endpoint.staged.data(), endpoint.staged.data() + taken,
             (count - taken) * sizeof endpoint.staged[0]);
     endpoint.staged_count = count - taken;
+    // What it gives back waits for a result or the next look, not for the next cycle: a transport
+    // that takes nothing must not keep the driver spinning.
+    bool due = engine.schedule_due;
     spray_unstage(engine, endpoint);
+    engine.schedule_due = due;
+    if (endpoint.path.own.inflight_slices == 0 && endpoint.refusing_since_ns == 0)
+        endpoint.refusing_since_ns = std::max<uint64_t>(engine.now_ns, 1);
+    watch_within(engine, engine.now_ns + WATCH_NS);
 }
 
 // The segment is this engine's own: slices are copied on the spot. Returns bytes copied.
@@ -105,7 +128,7 @@ bool any_ready(const Segment &segment) {
 }
 
 // Binds one slice of the flow: a retry, or of the request in front. Returns its bytes, 0 when it
-// has to wait; *none is set when that is for want of a path.
+// has to wait; *none is set when that is for want of a path, or of the fence of one.
 uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     uint32_t slice_index = retry ? flow.retry_head : NIL;
     uint32_t index = retry ? engine.slices[slice_index].request : flow_front(flow);
@@ -120,9 +143,11 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     query.now_ns = engine.now_ns;
     query.low = flow.class_ == TENT_CLASS_LOW;
     uint64_t size = 0;
-    Endpoint *endpoint = choose(engine, *request.route, query, &size, none);
+    bool barred = false;
+    const Transport *only = retry ? bound_to(request, engine.slices[slice_index]) : nullptr;
+    Endpoint *endpoint = choose(engine, *request.route, query, only, &size, none, &barred);
     if (*none) {
-        routes_pathless(engine, *flow.segment);
+        if (!barred) routes_pathless(engine, *flow.segment);
         // With nothing ready at all the order is kept: it will do when something is.
         if (any_ready(*flow.segment)) flow_rotate(engine, flow, retry);
     }
@@ -136,7 +161,9 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
         slice.request = index;
         slice.offset = request.sliced;
         slice.length = size;
+        if (mutant(Mutant::slice_overlap) && slice.offset > 0) slice.offset--;
         slice.retries = 0;
+        slice.tried = nullptr;
         slice.twin = NIL;
         slice.hedged = slice.lost = false;
         request.sliced += size;
@@ -155,12 +182,13 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
 uint64_t bind_one(Engine &engine, Flow &flow) {
     if (flow_empty(flow)) return 0;
     if (flow.segment->own) return copy_own(engine, flow);
-    if (flow.retry_head != NIL) {
-        bool none = false;
+    // What has no path, or must not use it yet, holds up nothing of the flow that has one.
+    for (uint32_t tries = 0; tries < PATHLESS_TRIES && flow.retry_head != NIL; tries++) {
+        bool none = false, only = flow.retry_head == flow.retry_tail;
         uint64_t bound = bind_front(engine, flow, true, &none);
         if (!none || !any_ready(*flow.segment)) return bound;
+        if (only) break;
     }
-    // What has no path holds up none of the flow's requests that have one by another route.
     for (uint32_t tries = 0; tries < PATHLESS_TRIES && flow_front(flow) != NIL; tries++) {
         bool none = false;
         uint64_t bound = bind_front(engine, flow, false, &none);
@@ -229,6 +257,29 @@ bool serve_all(Engine &engine) {
 
 }  // namespace
 
+void flight_join(Engine &engine, Endpoint &endpoint, uint32_t index) {
+    Slice &slice = engine.slices[index];
+    slice.next = NIL;
+    slice.previous = endpoint.flight_tail;
+    if (endpoint.flight_tail == NIL)
+        endpoint.flight_head = index;
+    else
+        engine.slices[endpoint.flight_tail].next = index;
+    endpoint.flight_tail = index;
+}
+
+void flight_leave(Engine &engine, Endpoint &endpoint, uint32_t index) {
+    const Slice &slice = engine.slices[index];
+    if (slice.previous == NIL)
+        endpoint.flight_head = slice.next;
+    else
+        engine.slices[slice.previous].next = slice.next;
+    if (slice.next == NIL)
+        endpoint.flight_tail = slice.previous;
+    else
+        engine.slices[slice.next].previous = slice.previous;
+}
+
 void spray_stage(Engine &engine, Endpoint &endpoint, uint32_t slice_index) {
     Slice &slice = engine.slices[slice_index];
     Request &request = engine.requests[slice.request];
@@ -236,7 +287,13 @@ void spray_stage(Engine &engine, Endpoint &endpoint, uint32_t slice_index) {
     slice.endpoint = endpoint.slot;
     slice.posted_ns = engine.now_ns;
     slice.predicted_ns = endpoint.path.predict_ns(slice.length);
+    slice.allowance_ns =
+        endpoint.health.allowance_ns(slice.predicted_ns, slice.retries, parameters(engine));
+    slice.stalled_ns = engine.stalled_ns;
+    slice.low = request.class_ == TENT_CLASS_LOW;
     charge(engine, endpoint, request, slice.length);
+    flight_join(engine, endpoint, slice_index);
+    watch_posted(engine, endpoint, slice);
     Transport *transport = endpoint.rail->transport;
     tent_slice &staged = endpoint.staged[endpoint.staged_count++];
     staged.id = static_cast<uint64_t>(slice.generation) << 32 | slice_index;

@@ -86,7 +86,8 @@ int64_t socket_receive(int fd, void *bytes, size_t room) {
     if (got > 0) return got;
     if (got == 0) return fail(TENT_E_PEER, "closed by the other side");
     if (errno == EAGAIN || errno == EINTR) return 0;
-    return fail(TENT_E_PEER, "%s", strerror(errno));
+    bool cut_off = errno == ETIMEDOUT || errno == EHOSTUNREACH || errno == ENETUNREACH;
+    return fail(cut_off ? TENT_E_TIMEOUT : TENT_E_PEER, "%s", strerror(errno));
 }
 
 int64_t socket_send(int fd, const void *bytes, size_t size) {
@@ -186,11 +187,20 @@ int32_t line_established(const Carrier &carrier, const Line &line) {
     return carrier.transport->table->stream_state(carrier.transport->instance, line.stream);
 }
 
+std::string line_address(const Line &line) {
+    SocketAddress address;
+    address.len = sizeof address.storage;
+    if (line.fd < 0 || getsockname(line.fd, address.address(), &address.len) != 0) return "";
+    return address.text();
+}
+
 int64_t line_receive(const Carrier &carrier, const Line &line, void *bytes, size_t room) {
     if (!carrier.transport) return socket_receive(line.fd, bytes, room);
     int64_t got = carrier.transport->table->stream_receive(carrier.transport->instance, line.stream,
                                                            bytes, room);
-    return got >= 0 ? got : fail(TENT_E_PEER, "closed by the other side, or cut off");
+    return got >= 0 ? got
+                    : fail(got == TENT_E_TIMEOUT ? TENT_E_TIMEOUT : TENT_E_PEER,
+                           "closed by the other side, or cut off");
 }
 
 int64_t line_send(const Carrier &carrier, const Line &line, const void *bytes, size_t size) {

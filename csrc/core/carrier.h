@@ -46,7 +46,10 @@ int32_t line_accept(const Carrier &carrier, const Listener &listener, Line *line
 int32_t line_connect(const Carrier &carrier, const SocketAddress &address, Line *line);
 // TENT_IN_PROGRESS, TENT_OK, TENT_E_PEER when refused, another error when the way there is broken.
 int32_t line_established(const Carrier &carrier, const Line &line);
-// The bytes received, 0: none now; negative: closed or broken, the sentence says which.
+// Our side of an accepted one, "" for streams.
+std::string line_address(const Line &line);
+// The bytes received, 0: none now; negative: closed or broken, the sentence says which, and
+// TENT_E_TIMEOUT that the way is broken and the other side may be well.
 int64_t line_receive(const Carrier &carrier, const Line &line, void *bytes, size_t room);
 // The bytes taken, 0: full now; negative: broken, which line_receive will say as well.
 int64_t line_send(const Carrier &carrier, const Line &line, const void *bytes, size_t size);

@@ -18,7 +18,9 @@ namespace tent {
 
 namespace {
 
-constexpr size_t SESSIONS_MAX = 8;  // of one client; an honest one has one or two
+// Of one client. An honest one has CONTROL_PATHS_MAX, and some that it knows to be dead and we do
+// not.
+constexpr size_t SESSIONS_MAX = 8;
 constexpr size_t RETIRED_MAX =
     65536;  // remembered per client; numbers only grow, old ones never return
 
@@ -28,6 +30,15 @@ Client *client_of(Engine &engine, const EngineIdentity &identity) {
             client->identity.epoch == identity.epoch)
             return client.get();
     return nullptr;
+}
+
+// A client has one session per address of ours: of two the older one is dead.
+void make_room(Engine &engine, Client &client, const std::string &address) {
+    if (client.sessions.size() < SESSIONS_MAX) return;
+    auto oldest = std::find_if(client.sessions.begin(), client.sessions.end(),
+                               [&](const Session &session) { return session.address == address; });
+    if (oldest == client.sessions.end()) oldest = client.sessions.begin();
+    connection_drop(engine, *oldest->connection);
 }
 
 void proven(Engine &engine, Connection &connection) {
@@ -48,11 +59,11 @@ void proven(Engine &engine, Connection &connection) {
     }
     connection.proven = true;
     connection.client = client;
+    std::string address = line_address(connection.line);
+    make_room(engine, *client, address);
     client->lost_ns = 0;
-    if (client->sessions.size() >= SESSIONS_MAX)
-        connection_drop(engine, *client->sessions.front().connection);
-    client->lost_ns = 0;
-    client->sessions.push_back({handshake.session_id(), handshake.keys(), &connection});
+    client->sessions.push_back(
+        {handshake.session_id(), handshake.keys(), &connection, std::move(address)});
 }
 
 void describe(Engine &engine, Connection &connection, const DescribeRequest &request) {
@@ -106,14 +117,37 @@ void take_notice(Engine &engine, Connection &connection, const Notice &notice) {
     connection_say(engine, connection, ack);
 }
 
-// To every session of every client that was told of the grant; receivers drop what they know
-// already.
+// Over every session: one that is dead must not swallow it, and receivers drop repeats.
+template <class Message>
+void tell(Engine &engine, Client &client, const Message &message) {
+    for (size_t i = client.sessions.size(); i-- > 0;)
+        connection_say(engine, *client.sessions[i].connection, message);
+}
+
+void remember_retired(Client &client, uint64_t endpoint) {
+    if (client.retired.size() >= RETIRED_MAX) client.retired.clear();
+    client.retired.insert(endpoint);
+}
+
+// Nothing is left to retire when it is unknown; else client_endpoint_retired answers.
+void retire(Engine &engine, Connection &connection, uint64_t endpoint) {
+    Client &client = *connection.client;
+    if (endpoints_find_target(engine, client, endpoint)) {
+        client.asked.insert(endpoint);
+        endpoints_retire(engine, client, endpoint);
+        return;
+    }
+    remember_retired(client, endpoint);
+    EndpointRetired retired;
+    retired.endpoint = endpoint;
+    connection_say(engine, connection, retired);
+}
+
+// To every client that was told of the grant.
 template <class Message>
 void tell_holders(Engine &engine, uint64_t grant, const Message &message) {
     for (auto &client : engine.control->clients) {
-        if (!client->grants.contains(grant)) continue;
-        for (size_t i = client->sessions.size(); i-- > 0;)
-            connection_say(engine, *client->sessions[i].connection, message);
+        if (client->grants.contains(grant)) tell(engine, *client, message);
     }
 }
 
@@ -182,10 +216,8 @@ void client_frame(Engine &engine, Connection &connection, const Frame &frame) {
             });
             break;
         case MessageType::ENDPOINT_RETIRE:
-            status = with_message<EndpointRetire>(frame, [&](auto &m) {
-                client.asked.insert(m.endpoint);
-                endpoints_retire(engine, client, m.endpoint);
-            });
+            status = with_message<EndpointRetire>(
+                frame, [&](auto &m) { retire(engine, connection, m.endpoint); });
             break;
         case MessageType::PLUGIN_MESSAGE:
             status = with_message<PluginMessage>(frame, [&](auto &m) {
@@ -281,13 +313,12 @@ void clients_housekeeping(Engine &engine) {
 }
 
 void client_endpoint_retired(Engine &engine, Client &client, uint64_t remote_id, int32_t status) {
-    if (client.retired.size() >= RETIRED_MAX) client.retired.clear();
-    client.retired.insert(remote_id);
+    remember_retired(client, remote_id);
     if (client.sessions.empty()) return;  // asked again after the reconnect
     EndpointRetired retired;
     retired.endpoint = remote_id;
     retired.status = client.asked.erase(remote_id) ? TENT_OK : status;
-    connection_say(engine, *client.sessions.back().connection, retired);
+    tell(engine, client, retired);
 }
 
 bool client_was_retired(const Client &client, uint64_t remote_id) {
@@ -301,8 +332,7 @@ std::string client_name(const Client &client) {
 void clients_bye(Engine &engine) {
     for (auto &client : engine.control->clients) {
         endpoints_retire_client(engine, *client);
-        for (size_t i = client->sessions.size(); i-- > 0;)
-            connection_say(engine, *client->sessions[i].connection, Bye{});
+        tell(engine, *client, Bye{});
     }
 }
 

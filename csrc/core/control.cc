@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "core/links.h"
 #include "core/reports.h"
 
 namespace tent {
@@ -19,6 +20,7 @@ namespace {
 // own.
 constexpr uint64_t WAKE_MARK = UINT64_MAX;
 constexpr uint64_t PLUGIN_MARK = UINT64_MAX - 1;
+constexpr uint64_t LINKS_MARK = UINT64_MAX - 2;
 constexpr uint64_t LISTENER_MARK = 1ull << 63;
 constexpr uint64_t UNPROVEN_GRACE_NS = 200 * MS;
 constexpr int READS_MAX = 4;           // per event: one talkative peer must not hold up transfers
@@ -178,6 +180,7 @@ bool on_readable(Engine &engine, Connection &connection) {
         int64_t got = line_receive(carrier, connection.line, bytes, sizeof bytes);
         if (got == 0) return moved;
         moved = true;
+        connection.silent = got == TENT_E_TIMEOUT;
         if (got < 0)
             lost(engine, connection, TENT_E_PEER, std::string(last_error()).c_str());
         else
@@ -193,7 +196,8 @@ bool on_connected(Engine &engine, Connection &connection) {
     int32_t status = line_established(engine.control->carrier, connection.line);
     if (status == TENT_IN_PROGRESS) return false;
     if (status != TENT_OK) {
-        peer_connection_failed(engine, connection, status == TENT_E_PEER);
+        peer_connection_ended(engine, connection,
+                              status == TENT_E_PEER ? PathEnd::Refused : PathEnd::Silent);
         connection_drop(engine, connection);
         return true;
     }
@@ -290,6 +294,10 @@ void control_watch(Engine &engine, int fd) {
     if (fd >= 0) watch(engine, fd, EPOLLIN, PLUGIN_MARK, EPOLL_CTL_ADD);
 }
 
+void control_watch_links(Engine &engine, int fd) {
+    watch(engine, fd, EPOLLIN, LINKS_MARK, EPOLL_CTL_ADD);
+}
+
 std::vector<EndpointNews> &control_news(Engine &engine) {
     return engine.control->news;
 }
@@ -337,11 +345,9 @@ void connection_drop(Engine &engine, Connection &connection) {
     line_close(control.carrier, &connection.line);
     std::erase(control.unproven, connection.id);
     control.doomed.push_back(connection.id);
-    if (connection.peer && connection.peer->connection == &connection) {
-        Peer &peer = *connection.peer;
-        peer.connection = nullptr;
-        if (!connection.connecting) peer_connection_failed(engine, connection, false);
-    }
+    if (connection.peer)
+        peer_connection_ended(engine, connection,
+                              connection.proven ? PathEnd::None : PathEnd::Silent);
     if (connection.client) client_connection_lost(engine, connection);
 }
 
@@ -355,7 +361,9 @@ bool control_poll(Engine &engine) {
         uint64_t mark = events[i].data.u64;
         if (mark == PLUGIN_MARK || mark == WAKE_MARK) continue;
         moved = true;
-        if (mark & LISTENER_MARK) {
+        if (mark == LINKS_MARK) {
+            engine.links->readable = true;
+        } else if (mark & LISTENER_MARK) {
             accept_all(engine, control.listeners[mark & ~LISTENER_MARK]);
         } else if (auto found = control.connections.find(mark);
                    found != control.connections.end()) {
@@ -380,11 +388,11 @@ void control_housekeeping(Engine &engine) {
     for (auto &[id, connection] : control.connections)
         if (!connection->doomed && !connection->proven && engine.now_ns >= connection->deadline_ns)
             late.push_back(connection.get());
-    for (Connection *connection : late) {
-        if (connection->peer && connection->connecting)
-            peer_connection_failed(engine, *connection, false);
+    // In the order of their numbers: a stepped run repeats itself.
+    std::sort(late.begin(), late.end(),
+              [](const Connection *a, const Connection *b) { return a->id < b->id; });
+    for (Connection *connection : late)
         lost(engine, *connection, TENT_E_TIMEOUT, "it did not prove itself in time");
-    }
     if (control.listeners_paused) {
         control.listeners_paused = false;
         for (size_t i = 0; i < control.listeners.size(); i++)

@@ -10,6 +10,7 @@
 #include "base/net.h"
 #include "core/carrier.h"
 #include "core/engine.h"
+#include "core/paths.h"
 #include "wire/handshake.h"
 #include "wire/messages.h"
 #include "wire/opening.h"
@@ -23,6 +24,7 @@ struct Connection {
     bool proven = false;      // handshake done
     bool writable_wanted = false;
     bool doomed = false;       // closed once the driver is out of its handlers
+    bool silent = false;       // ended because nothing came, not by the other side
     uint64_t deadline_ns = 0;  // of connect and handshake
     uint8_t first[TENT_OPENING_SIZE] = {};
     size_t first_size = 0;
@@ -48,38 +50,50 @@ struct OutgoingNotice {
     enum class State : uint8_t { Waiting, Ready, Dropped, Sent };
     State state = State::Waiting;
     uint64_t number = 0;
-    uint64_t resend_ns = 0;
+    Said said;
+    bool refused = false;  // the receiver's inbox was full
     std::vector<uint8_t> bytes;
+};
+
+// A DescribeRequest without its answer.
+struct Question {
+    uint64_t number = 0;
+    Said said;
 };
 
 enum class PeerState : uint8_t { Connecting, Ready, Lost };
 
 // An engine we connected to; one per engine, shared by its segments.
 struct Peer {
-    PeerState state = PeerState::Connecting;
-    std::vector<SocketAddress> addresses;
-    size_t address_next = 0;
-    size_t failures = 0, refusals = 0;  // of this round over the addresses
-    uint64_t retry_ns = 0, deadline_ns = 0;
-    bool known = false;  // identity below is proven
+    PeerState state = PeerState::Connecting;  // Ready: a session stands on one path at least
+    std::vector<ControlPath> paths;           // an address each; only peers.cc adds to them
+    size_t preferred = 0;                     // of the paths, see paths_best
+    uint64_t begun_ns = 0, deadline_ns = 0;   // of connecting
+    bool known = false;                       // identity below is proven
     bool expected = false;
     EngineIdentity identity;
-    SessionKey keys;
-    uint64_t session_id = 0;
-    Connection *connection = nullptr;
     uint32_t segments = 0;
     int32_t error = 0;
+    // When anything came from it, on any control path or endpoint: who is silent everywhere is
+    // itself the trouble, not one rail.
+    uint64_t alive_ns = 0;
+    uint64_t life_asked_ns = 0;
     std::string sentence;
     std::deque<std::unique_ptr<OutgoingNotice>> notices;
-    std::string text;         // the address as the user gave it
-    std::string established;  // where the last session stood
-    bool restarted = false;   // another engine answers there now
+    std::vector<Question> questions;
+    std::string text;        // the address as the user gave it
+    bool restarted = false;  // another engine answers where a session of it stood
+    bool missed = false;     // what it said unasked may have been lost with a path
+    // Endpoints whose remote half it never confirmed to be quiet; the proof may come later.
+    std::vector<uint64_t> unproven;
+    uint64_t proof_due_ns = 0, proof_until_ns = 0;
 };
 
 struct Session {
     uint64_t id = 0;
     SessionKey keys;
     Connection *connection = nullptr;
+    std::string address;  // ours; "" where the carrier does not tell
 };
 
 // An engine that connected to us.
@@ -128,6 +142,8 @@ void control_close(Engine &engine);
 // Adds a listening socket on the engine's port for a rail's address, if there is none yet.
 int32_t control_listen(Engine &engine, const char *ip);
 void control_watch(Engine &engine, int fd);
+// Of the system's news; control_poll says so in Links::readable.
+void control_watch_links(Engine &engine, int fd);
 bool control_poll(Engine &engine);
 void control_housekeeping(Engine &engine);
 std::vector<EndpointNews> &control_news(Engine &engine);
@@ -157,14 +173,36 @@ Peer *peer_get(Engine &engine, std::vector<SocketAddress> addresses, const Descr
                const char *text);
 void peer_release(Engine &engine, Peer &peer);  // one segment less; the last one says Bye
 bool peer_connected(const Peer *peer);
-void peer_connection_failed(Engine &engine, Connection &connection, bool refused);
+// The peer has described itself: more addresses to reach it by.
+void peer_learn(Engine &engine, Peer &peer, const Descriptor &descriptor);
+// A connection of it is closed, or never came about.
+void peer_connection_ended(Engine &engine, Connection &connection, PathEnd end);
 void peer_frame(Engine &engine, Connection &connection, const Frame &frame);
 void peer_begin_handshake(Engine &engine, Connection &connection);
 void peer_handshake_frame(Engine &engine, Connection &connection, const Frame &frame);
 void peers_housekeeping(Engine &engine);
-void peer_open_endpoint(Engine &engine, Endpoint &endpoint);
-void peer_retire_endpoint(Engine &engine, Endpoint &endpoint);
+// Must time be watched closely for some peer? Else: when one is due next, UINT64_MAX: never.
+bool peers_watch_time(const Engine &engine);
+uint64_t peers_due_ns(const Engine &engine);
+// The endpoint's remote half may still write: the peer is asked until it answers, even after it was
+// given up, for PROOF_NS at most; see unfenced.h.
+void peer_owes_proof(Engine &engine, Peer &peer, uint64_t endpoint);
+
+// --- peer_messages.cc: what is said to peers, over which paths, and said again ---
+// everywhere: on all control paths, because the answer is overdue.
+void peer_open_endpoint(Engine &engine, Endpoint &endpoint, bool everywhere = false);
+void peer_retire_endpoint(Engine &engine, Endpoint &endpoint, bool everywhere = false);
+// Asks for a sign of life on every control path, at most once per millisecond; see Peer::alive_ns.
+void peer_ask_life(Engine &engine, Peer &peer);
+void peer_bye(Engine &engine, Peer &peer);
 void peer_describe(Engine &engine, Segment &segment);
+// A part of a descriptor came: the rest is on its way.
+void peer_described(const Engine &engine, Peer &peer, const Connection &connection,
+                    uint64_t request);
+void peer_acknowledged(Engine &engine, Peer &peer, const NoticeAck &ack);
+// What is unanswered for too long is said again; a fresh session after none: all of it, at once.
+void peer_resay(Engine &engine, Peer &peer);
+void peer_resay_all(Engine &engine, Peer &peer);
 void peer_pump_notices(Engine &engine, Peer &peer);
 void peers_pump_notices(Engine &engine);
 bool peers_notices_left(const Engine &engine);

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/mutant.h"
 #include "base/status.h"
 #include "core/control.h"
 #include "core/reports.h"
 #include "core/spray.h"
+#include "core/unfenced.h"
+#include "core/watch.h"
 
 namespace tent {
 
@@ -28,7 +31,8 @@ tent_endpoint_params params_of(const Engine &engine, const Endpoint &endpoint) {
 
 void set_state(Endpoint &endpoint, EndpointState state) {
     endpoint.state = state;
-    endpoint.path.ready = endpoint.initiator && state == EndpointState::Ready;
+    endpoint.path.ready =
+        endpoint.initiator && state == EndpointState::Ready && endpoint.health.usable();
 }
 
 // The books of a peer's rail, shared by all segments of that peer.
@@ -68,13 +72,6 @@ void forget_choice(Segment &segment, const Endpoint &endpoint) {
         }
 }
 
-void wait_for_rebuild(Engine &engine, Endpoint &endpoint) {
-    endpoint.reopen_interval_ns =
-        std::clamp(endpoint.reopen_interval_ns * 2, REOPEN_NS_MIN, REOPEN_NS_MAX);
-    endpoint.reopen_ns = engine.now_ns + endpoint.reopen_interval_ns;
-    set_state(endpoint, EndpointState::Waiting);
-}
-
 void destroy(Engine &engine, Endpoint &endpoint) {
     if (endpoint.state == EndpointState::Gone) return;
     engine.endpoint_by_id.erase(endpoint.id);
@@ -82,8 +79,28 @@ void destroy(Engine &engine, Endpoint &endpoint) {
     set_state(endpoint, EndpointState::Gone);
     endpoint.held.clear();
     std::erase(engine.blocked, &endpoint);
+    watch_forget(engine, endpoint);
     remote_rail_give(engine, endpoint);
     engine.endpoint_free.push_back(endpoint.slot);
+}
+
+// A question that the peer has not answered is said again, on every way there is.
+void ask_again(Engine &engine, Endpoint &endpoint) {
+    endpoint.ask_interval_ns = std::clamp(2 * endpoint.ask_interval_ns, ASK_NS_MIN, ASK_NS_MAX);
+    endpoint.ask_due_ns = engine.now_ns + endpoint.ask_interval_ns;
+    if (endpoint.state == EndpointState::Offered)
+        peer_open_endpoint(engine, endpoint, true);
+    else
+        peer_retire_endpoint(engine, endpoint, true);
+}
+
+void ask_first(Engine &engine, Endpoint &endpoint) {
+    endpoint.ask_interval_ns = ASK_NS_MIN;
+    endpoint.ask_due_ns = engine.now_ns + ASK_NS_MIN;
+    if (endpoint.state == EndpointState::Offered)
+        peer_open_endpoint(engine, endpoint);
+    else
+        peer_retire_endpoint(engine, endpoint);
 }
 
 // Requests that waited for this fence may now end.
@@ -105,46 +122,125 @@ void release_held(Engine &engine, Endpoint &endpoint, int32_t error) {
             spray_try_finish(engine, index);
 }
 
+void forget_scratch(Endpoint &endpoint) {
+    const Transport &transport = *endpoint.rail->transport;
+    if (endpoint.scratch_handle && transport.table->segment_forget)
+        transport.table->segment_forget(transport.instance, endpoint.scratch_handle);
+    endpoint.scratch_handle = nullptr;
+    endpoint.scratch_address = 0;
+}
+
+void import_scratch(Endpoint &endpoint, const EndpointAnswer &answer) {
+    const Transport &transport = *endpoint.rail->transport;
+    endpoint.scratch_address = answer.scratch;
+    if (answer.scratch_export.empty() || !transport.table->segment_import) return;
+    if (transport.table->segment_import(transport.instance, answer.scratch_export.data(),
+                                        static_cast<uint32_t>(answer.scratch_export.size()),
+                                        &endpoint.scratch_handle) != TENT_OK)
+        endpoint.scratch_address = 0;
+}
+
+void report_fence(Engine &engine, const Endpoint &endpoint, int32_t error) {
+    report(engine, error == TENT_OK ? TENT_EVENT_FENCED : TENT_EVENT_UNFENCED,
+           {.segment = endpoint.segment->handle,
+            .endpoint = endpoint.id,
+            .rail = static_cast<int32_t>(endpoint.rail->plan.index),
+            .status = error},
+           "%s: %s", endpoint.title.c_str(),
+           error == TENT_OK ? "fenced, nothing posted on it can land any more"
+                            : "the peer did not confirm the fence, late writes are possible");
+}
+
+// Names what the peer has not confirmed, of one request or (NIL) of all held, and has it asked for
+// the proof when it can answer.
+void record_unfenced(Engine &engine, Endpoint &endpoint, uint32_t index) {
+    bool any = false;
+    for (const HeldRange &range : endpoint.held_ranges) {
+        if (index != NIL && range.request != index) continue;
+        unfenced_add(engine, endpoint, engine.requests[range.request], range.remote, range.length);
+        any = true;
+    }
+    std::erase_if(endpoint.held_ranges,
+                  [&](const HeldRange &range) { return index == NIL || range.request == index; });
+    if (!any) return;
+    report_fence(engine, endpoint, TENT_E_UNFENCED);
+    peer_owes_proof(engine, *endpoint.segment->peer, endpoint.id);
+}
+
 // Both halves are quiet (or the remote one never will be): what follows the fence.
 void conclude(Engine &engine, Endpoint &endpoint, int32_t error) {
-    if (!endpoint.held.empty())
-        report(engine, error == TENT_OK ? TENT_EVENT_FENCED : TENT_EVENT_UNFENCED,
-               {.segment = endpoint.segment->handle,
-                .endpoint = endpoint.id,
-                .rail = static_cast<int32_t>(endpoint.rail->plan.index),
-                .status = error},
-               "%s: %s", endpoint.title.c_str(),
-               error == TENT_OK ? "fenced, nothing posted on it can land any more"
-                                : "the peer did not confirm the fence, late writes are possible");
+    if (error != TENT_OK)
+        record_unfenced(engine, endpoint, NIL);
+    else if (!endpoint.held.empty())
+        report_fence(engine, endpoint, TENT_OK);
+    endpoint.held_ranges.clear();
+    if (endpoint.remote_quiet)
+        unfenced_prove(engine, endpoint.id, "the peer has retired the endpoint");
+    if (mutant(Mutant::unfenced_silent) && error != TENT_OK) error = TENT_E_TRANSPORT;
     release_held(engine, endpoint, error);
+    forget_scratch(endpoint);
     endpoint.handle = nullptr;
     engine.endpoint_by_id.erase(endpoint.id);
-    wait_for_rebuild(engine, endpoint);
+    set_state(endpoint, EndpointState::Waiting);
+}
+
+// The plugin has not let go of our memory in time: requests end without it, what it holds stays
+// pinned and charged, and the endpoint stays as it is until it does.
+void disown(Engine &engine, const Endpoint &endpoint) {
+    std::vector<uint32_t> requests;
+    for (uint32_t i = endpoint.flight_head; i != NIL; i = engine.slices[i].next)
+        if (engine.slices[i].request != NIL) requests.push_back(engine.slices[i].request);
+    // Each once: when one has ended its slot may serve another request at once.
+    std::sort(requests.begin(), requests.end());
+    requests.erase(std::unique(requests.begin(), requests.end()), requests.end());
+    for (uint32_t index : requests) {
+        spray_stop(engine, index, TENT_E_UNFENCED_LOCAL);
+        endpoints_unfence(engine, index);
+        spray_disown(engine, index);
+    }
+    for (uint32_t index : requests)
+        spray_try_finish(engine, index);
 }
 
 void try_conclude(Engine &engine, Endpoint &endpoint) {
     if (endpoint.state != EndpointState::Fencing) return;
+    bool overdue = engine.now_ns >= endpoint.deadline_ns;
     if (!endpoint.local_quiet && endpoint.handle) {
         const Transport &transport = *endpoint.rail->transport;
         endpoint.local_quiet = transport.table->endpoint_close(transport.instance,
                                                                endpoint.handle) != TENT_IN_PROGRESS;
     }
     // The plugin still owes results: their requests may have to be held, too.
-    if (!endpoint.local_quiet || endpoint.path.own.inflight_slices > 0) return;
+    bool local = endpoint.local_quiet && endpoint.flight_head == NIL && !endpoint.canary_out;
+    if (!local && !mutant(Mutant::fence_local)) {
+        if (!overdue) return;
+        disown(engine, endpoint);
+        // What came back before waits for the peer alone.
+        if (!endpoint.remote_quiet) record_unfenced(engine, endpoint, NIL);
+        endpoint.held_ranges.clear();
+        release_held(engine, endpoint, endpoint.remote_quiet ? TENT_OK : TENT_E_UNFENCED);
+        return;
+    }
     if (endpoint.remote_quiet || endpoint.held.empty())
         conclude(engine, endpoint, TENT_OK);
-    else if (engine.now_ns >= endpoint.deadline_ns)
+    else if (overdue || endpoint.unanswered)
         conclude(engine, endpoint, TENT_E_UNFENCED);
+    else if (engine.now_ns >= endpoint.ask_due_ns)
+        ask_again(engine, endpoint);
 }
 
 // Sends the offer of a new incarnation of the endpoint.
 int32_t offer(Engine &engine, Endpoint &endpoint) {
     endpoint.id = engine.endpoint_next++;
     engine.endpoint_by_id[endpoint.id] = &endpoint;
-    endpoint.local_quiet = endpoint.remote_quiet = false;
+    endpoint.local_quiet = endpoint.remote_quiet = endpoint.unanswered = false;
     endpoint.staged_count = 0;
     endpoint.message_number = endpoint.message_seen = 0;
-    endpoint.deadline_ns = engine.now_ns + parameters(engine).connect_timeout_ns;
+    bool probe = endpoint.health.state() == HealthState::Probing;
+    endpoint.deadline_ns = engine.now_ns + (probe ? parameters(engine).probe_timeout_ns
+                                                  : parameters(engine).connect_timeout_ns);
+    endpoint.moved_bytes = endpoint.moved_slice = endpoint.moved_ns = 0;
+    endpoint.refusing_since_ns = 0;
     endpoint.offer.resize(TENT_OFFER_MAX);
     uint32_t size = TENT_OFFER_MAX;
     Transport &transport = *endpoint.rail->transport;
@@ -161,22 +257,36 @@ int32_t offer(Engine &engine, Endpoint &endpoint) {
     endpoint.offer.resize(size);
     set_state(endpoint, EndpointState::Offered);
     engine.endpoints_unsettled++;
-    peer_open_endpoint(engine, endpoint);
+    ask_first(engine, endpoint);
     return TENT_OK;
 }
 
+// It has broken, or could not even be offered. counts: its path is to blame.
+void broken(Engine &engine, Endpoint &endpoint, bool counts) {
+    endpoint.health.on_broken(engine.now_ns, counts, engine.random.u64(), parameters(engine));
+    endpoint.path.ready = false;
+}
+
 void become_ready(Engine &engine, Endpoint &endpoint) {
+    HealthAction action = endpoint.health.on_connected();
     set_state(endpoint, EndpointState::Ready);
     endpoint.tried = true;
-    endpoint.reopen_interval_ns = 0;
     endpoint.path.progress_ns = engine.now_ns;
-    endpoint.segment->pathless_since_ns = 0;
-    engine.schedule_due = true;
+    endpoint.path.slices_max = endpoint.health.slices_max();
     report(engine, TENT_EVENT_ENDPOINT_READY,
            {.segment = endpoint.segment->handle,
             .endpoint = endpoint.id,
             .rail = static_cast<int32_t>(endpoint.rail->plan.index)},
            "%s is ready", endpoint.title.c_str());
+    engine.schedule_due = true;
+    if (action == HealthAction::Probe) {
+        uint64_t from_ns = std::max(engine.now_ns, endpoint.drained_ns);
+        endpoint.deadline_ns =
+            std::max(endpoint.deadline_ns, from_ns + parameters(engine).probe_timeout_ns);
+        watch_probe(engine, endpoint);
+    } else {
+        endpoint.segment->pathless_since_ns = 0;
+    }
 }
 
 }  // namespace
@@ -206,6 +316,7 @@ Endpoint *endpoints_make(Engine &engine, Rail &rail) {
     // The scheduler pushes endpoints here; it must not allocate then.
     engine.staged.reserve(engine.endpoints.size());
     engine.blocked.reserve(engine.endpoints.size());
+    engine.watched.reserve(engine.endpoints.size());
     return endpoint;
 }
 
@@ -237,7 +348,8 @@ Endpoint *endpoints_begin(Engine &engine, Segment &segment, Rail &rail,
                {.segment = segment.handle, .status = TENT_E_TRANSPORT}, "%s", last_error());
         endpoint->error = TENT_E_TRANSPORT;
         endpoint->tried = true;
-        wait_for_rebuild(engine, *endpoint);
+        broken(engine, *endpoint, true);
+        set_state(*endpoint, EndpointState::Waiting);
     }
     return endpoint;
 }
@@ -251,6 +363,7 @@ void endpoints_answered(Engine &engine, Peer &peer, const EndpointAnswer &answer
         return;
     }
     set_state(*endpoint, EndpointState::Connecting);
+    import_scratch(*endpoint, answer);
     tent_endpoint_params params = params_of(engine, *endpoint);
     params.blob = answer.answer.data();
     params.blob_size = static_cast<uint32_t>(answer.answer.size());
@@ -273,17 +386,42 @@ void endpoints_retired(Engine &engine, Peer &peer, const EndpointRetired &retire
                        retired.sentence.empty() ? "retired by the peer" : retired.sentence.c_str());
 }
 
-void endpoints_hold(Engine &engine, Endpoint &endpoint, uint32_t index) {
+void endpoints_hold(Engine &engine, Endpoint &endpoint, uint32_t index, const Slice &slice) {
+    if (mutant(Mutant::fence_remote)) return;
     Request &request = engine.requests[index];
+    endpoint.held_ranges.push_back({index, request.remote + slice.offset, slice.length});
     if (std::find(endpoint.held.begin(), endpoint.held.end(), index) != endpoint.held.end()) return;
     request.fences++;
     endpoint.held.push_back(index);
+}
+
+void endpoints_unfence(Engine &engine, uint32_t index) {
+    Request &request = engine.requests[index];
+    for (auto &endpoint : engine.endpoints) {
+        auto at = std::find(endpoint->held.begin(), endpoint->held.end(), index);
+        if (at == endpoint->held.end()) continue;
+        endpoint->held.erase(at);
+        request.fences--;
+        record_unfenced(engine, *endpoint, index);
+        request.error = mutant(Mutant::unfenced_silent) ? TENT_E_TIMEOUT : TENT_E_UNFENCED;
+    }
+}
+
+void endpoints_unfenced_slice(Engine &engine, const Endpoint &endpoint, const Request &request,
+                              const Slice &slice) {
+    unfenced_add(engine, endpoint, request, request.remote + slice.offset, slice.length);
+    peer_owes_proof(engine, *endpoint.segment->peer, endpoint.id);
 }
 
 void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const char *sentence) {
     if (endpoint.state == EndpointState::Fencing || endpoint.state == EndpointState::Waiting ||
         endpoint.state == EndpointState::Gone)
         return;
+    // Closed on purpose, or the segment's or the peer's affair: the path is not to blame.
+    bool counts = status != TENT_E_CANCELLED && status != TENT_E_CLOSED && status != TENT_E_DENIED;
+    broken(engine, endpoint, counts);
+    // What the wire has taken still passes before anything new, a canary included.
+    endpoint.drained_ns = engine.now_ns + std::min(endpoint.path.predict_ns(0), DRAIN_NS_MAX);
     spray_unstage(engine, endpoint);
     set_state(endpoint, EndpointState::Fencing);
     engine.endpoints_unsettled++;  // counted anew by housekeeping, which must run for it
@@ -303,7 +441,7 @@ void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const ch
            "%s failed: %s", endpoint.title.c_str(),
            words.empty() ? status_text(status) : words.c_str());
     if (!endpoint.handle) endpoint.local_quiet = true;
-    if (!endpoint.remote_quiet) peer_retire_endpoint(engine, endpoint);
+    if (!endpoint.remote_quiet) ask_first(engine, endpoint);
     try_conclude(engine, endpoint);
 }
 
@@ -324,22 +462,37 @@ void endpoints_peer_lost(Engine &engine, const Peer &peer, bool proven) {
         endpoint->abandon = true;
         endpoint->remote_quiet |= proven;
         endpoints_fail(engine, *endpoint, TENT_E_PEER, "the peer is gone");
-        endpoint->deadline_ns = engine.now_ns;  // nobody is left to confirm a fence
+        endpoint->health.on_gone();
+        endpoint->unanswered = true;
         try_conclude(engine, *endpoint);
     }
 }
 
-void endpoints_force_cancel(Engine &engine, uint32_t batch) {
+namespace {
+
+// Fails every endpoint that has slices in flight of a request that `chosen` chooses.
+template <class Chosen>
+void force(Engine &engine, const char *sentence, const Chosen &chosen) {
     std::vector<bool> late(engine.endpoints.size());
     for (uint32_t i = 0; i < engine.slice_fresh; i++) {
         const Slice &slice = engine.slices[i];
-        if (slice.endpoint == NIL) continue;
-        if (engine.requests[slice.request].batch == batch) late[slice.endpoint] = true;
+        if (slice.endpoint != NIL && slice.request != NIL && chosen(slice.request))
+            late[slice.endpoint] = true;
     }
     for (size_t slot = 0; slot < late.size(); slot++)
-        if (late[slot])
-            endpoints_fail(engine, *engine.endpoints[slot], TENT_E_CANCELLED,
-                           "slices of a cancelled request did not finish within cancel_grace");
+        if (late[slot]) endpoints_fail(engine, *engine.endpoints[slot], TENT_E_CANCELLED, sentence);
+}
+
+}  // namespace
+
+void endpoints_force_cancel(Engine &engine, uint32_t batch) {
+    force(engine, "slices of a cancelled request did not finish within cancel_grace",
+          [&](uint32_t request) { return engine.requests[request].batch == batch; });
+}
+
+void endpoints_force_request(Engine &engine, uint32_t index) {
+    force(engine, "slices of a request were in flight when its deadline came",
+          [&](uint32_t request) { return request == index; });
 }
 
 bool endpoints_end_segment(Engine &engine, Segment &segment) {
@@ -371,6 +524,20 @@ void endpoints_abandon_rail(Engine &engine, Rail &rail) {
     }
 }
 
+void endpoints_rail_changed(Engine &engine, Rail &rail, const char *sentence) {
+    for (auto &endpoint : engine.endpoints) {
+        if (endpoint->rail != &rail || endpoint->state == EndpointState::Gone) continue;
+        if (!rail.down)
+            endpoint->health.on_encouraged();
+        else if (endpoint->initiator)
+            endpoints_fail(engine, *endpoint, TENT_E_TRANSPORT, sentence);
+        else
+            endpoints_news(engine, endpoint->id, TENT_E_TRANSPORT, sentence);
+    }
+    engine.endpoints_unsettled++;
+    engine.housekeeping_due_ns = std::min(engine.housekeeping_due_ns, engine.now_ns);
+}
+
 void endpoints_initiator_news(Engine &engine, Endpoint &endpoint, int32_t status,
                               const char *sentence) {
     if (status != TENT_OK)
@@ -380,26 +547,41 @@ void endpoints_initiator_news(Engine &engine, Endpoint &endpoint, int32_t status
         become_ready(engine, endpoint);
 }
 
+namespace {
+
+// Quarantined and fenced: a fresh attempt, when its health says so.
+void step_waiting(Engine &engine, Endpoint &endpoint) {
+    Segment &segment = *endpoint.segment;
+    if (endpoint.abandon) {
+        std::erase(segment.endpoints, &endpoint);
+        forget_choice(segment, endpoint);
+        destroy(engine, endpoint);
+        return;
+    }
+    if (segment.state == SegmentState::Failed || !peer_connected(segment.peer) ||
+        endpoint.rail->down)
+        return;
+    bool waiting = segment.requests.load(std::memory_order_relaxed) > 0;
+    if (endpoint.health.on_idle(engine.now_ns, waiting, parameters(engine)) ==
+            HealthAction::Probe &&
+        offer(engine, endpoint) != TENT_OK)
+        broken(engine, endpoint, true);
+}
+
+}  // namespace
+
 void endpoints_initiator_step(Engine &engine, Endpoint &endpoint) {
     switch (endpoint.state) {
         case EndpointState::Offered:
         case EndpointState::Connecting:
             if (engine.now_ns >= endpoint.deadline_ns)
-                endpoints_fail(engine, endpoint, TENT_E_TIMEOUT,
-                               "set-up took longer than connect_timeout");
+                endpoints_fail(engine, endpoint, TENT_E_TIMEOUT, "its set-up took too long");
+            else if (endpoint.state == EndpointState::Offered &&
+                     engine.now_ns >= endpoint.ask_due_ns)
+                ask_again(engine, endpoint);
             break;
         case EndpointState::Fencing: try_conclude(engine, endpoint); break;
-        case EndpointState::Waiting:
-            if (endpoint.abandon) {
-                std::erase(endpoint.segment->endpoints, &endpoint);
-                forget_choice(*endpoint.segment, endpoint);
-                destroy(engine, endpoint);
-            } else if (engine.now_ns >= endpoint.reopen_ns &&
-                       endpoint.segment->state != SegmentState::Failed &&
-                       peer_connected(endpoint.segment->peer)) {
-                if (offer(engine, endpoint) != TENT_OK) wait_for_rebuild(engine, endpoint);
-            }
-            break;
+        case EndpointState::Waiting: step_waiting(engine, endpoint); break;
         default: break;
     }
 }

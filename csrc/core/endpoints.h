@@ -18,17 +18,26 @@ void endpoints_answered(Engine &engine, Peer &peer, const EndpointAnswer &answer
 void endpoints_retired(Engine &engine, Peer &peer, const EndpointRetired &retired);
 // Takes an endpoint out of service: unfinished slices come back, the fence begins.
 void endpoints_fail(Engine &engine, Endpoint &endpoint, int32_t status, const char *sentence);
-// The request's terminal status waits for this endpoint's remote fence.
-void endpoints_hold(Engine &engine, Endpoint &endpoint, uint32_t request);
+// The request's terminal status waits for this endpoint's remote fence, because of this slice.
+void endpoints_hold(Engine &engine, Endpoint &endpoint, uint32_t request, const Slice &slice);
+// The request waits for no fence any longer: it is unfenced, where it waited for one.
+void endpoints_unfence(Engine &engine, uint32_t request);
+// Names a slice's range as unfenced.
+void endpoints_unfenced_slice(Engine &engine, const Endpoint &endpoint, const Request &request,
+                              const Slice &slice);
 // A fresh control session to the same engine: what was not answered is said again.
 void endpoints_resend(Engine &engine, const Peer &peer);
 // The peer is gone. proven: it was restarted, so nothing of the old process can write any more.
 void endpoints_peer_lost(Engine &engine, const Peer &peer, bool proven);
 // Fails every endpoint that holds slices of cancelled requests for longer than the grace.
 void endpoints_force_cancel(Engine &engine, uint32_t batch);
+// Fails every endpoint that holds slices of the request.
+void endpoints_force_request(Engine &engine, uint32_t request);
 // Ends the segment's endpoints for good; true when none is left.
 bool endpoints_end_segment(Engine &engine, Segment &segment);
 void endpoints_abandon_rail(Engine &engine, Rail &rail);
+// rail.down has changed: all its endpoints of both roles fail at once, or are tried at once.
+void endpoints_rail_changed(Engine &engine, Rail &rail, const char *sentence);
 
 // --- target ---
 void endpoints_accept(Engine &engine, Client &client, const EndpointOpen &open,

@@ -69,6 +69,9 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
         return fail(TENT_E_STALE, "endpoint %llu was retired already",
                     static_cast<unsigned long long>(open.endpoint));
     Rail *rail = rail_offered(engine, open);
+    if (rail && rail->down)
+        return fail(TENT_E_AGAIN, "rail %u of engine '%s' is down", open.target_rail,
+                    engine.name.c_str());
     if (!rail)
         return fail(TENT_E_NO_PATH, "engine '%s' has no rail %u of transport %s (it has: %s)",
                     engine.name.c_str(), open.target_rail, open.transport.c_str(),
@@ -120,6 +123,22 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
     return TENT_OK;
 }
 
+// Where canaries of the endpoint may go.
+void offer_scratch(const Engine &engine, const Endpoint &endpoint, EndpointAnswer *answer) {
+    const Transport &transport = *endpoint.rail->transport;
+    void *handle = scratch_handle(engine, transport);
+    if (transport.table->region_register && !handle) return;  // it could not be registered
+    if (handle && transport.table->region_export) {
+        answer->scratch_export.resize(TENT_EXPORT_MAX);
+        uint32_t size = TENT_EXPORT_MAX;
+        if (transport.table->region_export(transport.instance, handle,
+                                           answer->scratch_export.data(), &size) != TENT_OK)
+            return answer->scratch_export.clear();
+        answer->scratch_export.resize(size);
+    }
+    answer->scratch = scratch_target(engine);
+}
+
 }  // namespace
 
 void endpoints_accept(Engine &engine, Client &client, const EndpointOpen &open,
@@ -127,10 +146,14 @@ void endpoints_accept(Engine &engine, Client &client, const EndpointOpen &open,
     answer->endpoint = open.endpoint;
     if (Endpoint *known = endpoints_find_target(engine, client, open.endpoint)) {
         answer->answer = known->offer;
+        offer_scratch(engine, *known, answer);
         return;
     }
     answer->status = accept(engine, client, open, answer);
-    if (answer->status == TENT_OK) return;
+    if (answer->status == TENT_OK) {
+        offer_scratch(engine, *endpoints_find_target(engine, client, open.endpoint), answer);
+        return;
+    }
     answer->answer.clear();
     answer->sentence = last_error();
     if (answer->status == TENT_E_DENIED) bump(engine.tally.refused);

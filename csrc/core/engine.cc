@@ -15,13 +15,16 @@
 #include "base/status.h"
 #include "core/batches.h"
 #include "core/control.h"
+#include "core/deadlines.h"
 #include "core/endpoints.h"
 #include "core/hedge.h"
+#include "core/links.h"
 #include "core/memory.h"
 #include "core/reports.h"
 #include "core/segments.h"
 #include "core/spray.h"
 #include "core/transports.h"
+#include "core/watch.h"
 #include "wire/key.h"
 
 namespace tent {
@@ -113,6 +116,7 @@ int32_t make_pools(Engine &engine) {
     for (uint32_t i = 0; i < engine.limits.slices; i++)
         engine.slices[i].endpoint = NIL;
     hedge_init(engine);
+    deadlines_init(engine);
     if (!engine.request_pool.init(engine.limits.requests) ||
         !engine.batch_pool.init(engine.limits.batches) ||
         !engine.submissions.init(SUBMIT_RING_SIZE) ||
@@ -188,8 +192,7 @@ bool engine_watches_time(const Engine &engine) {
     if (engine.endpoints_unsettled > 0 || !engine.cancels.empty() || control.segments_pending > 0)
         return true;
     if (!control.unproven.empty() || engine.plans.size() > 1) return true;
-    for (const auto &peer : control.peers)
-        if (peer->state == PeerState::Connecting || !peer->notices.empty()) return true;
+    if (peers_watch_time(engine)) return true;
     for (const auto &client : control.clients)
         if (client->lost_ns) return true;
     return engine.open_requests > 0 || engine.notices_due || control.listeners_paused;
@@ -214,6 +217,7 @@ namespace {
 
 bool cycle(Engine &engine, uint64_t now_ns) {
     engine.now_ns = now_ns;
+    watch_stall(engine);
     uint32_t busy = 0;
     if (spray_take(engine) > 0) busy = 1;
     spray_schedule(engine);
@@ -225,6 +229,10 @@ bool cycle(Engine &engine, uint64_t now_ns) {
         spray_schedule(engine);  // refill the windows before the next look
     }
     if (!engine.control->news.empty() && endpoints_process_news(engine)) busy = 1;
+    if (links_step(engine)) busy = 1;
+    // After results were taken: what has come back is not late.
+    watch_step(engine);
+    deadlines_step(engine);
     // What a carrier has delivered is seen in this very step: simulated time is exact.
     if (busy == 0 || now_ns >= engine.control_due_ns || engine.control->carrier.transport) {
         if (control_poll(engine)) busy = 1;
@@ -251,8 +259,10 @@ bool engine_cycle(Engine &engine, uint64_t now_ns) {
 }
 
 int engine_sleep_ms(const Engine &engine) {
-    uint64_t until_ns = UINT64_MAX;
+    // Not before housekeeping may act upon it.
+    uint64_t until_ns = std::max(peers_due_ns(engine), engine.housekeeping_due_ns);
     if (engine_watches_time(engine)) until_ns = engine.now_ns + HOUSEKEEPING_NS;
+    until_ns = std::min({until_ns, engine.watch_due_ns, deadlines_due_ns(engine)});
     if (!engine.hedge_watched.empty() || !engine.hedge_losers.empty())
         until_ns = engine.now_ns + MS;
     for (const auto &transport : engine.transports) {
@@ -284,6 +294,7 @@ void engine_worker(Engine &engine) {
             if (now_ns - moved_ns > SPIN_YIELD_NS) sched_yield();
         }
         int sleep_ms = engine_sleep_ms(engine);
+        engine.planned_ns = sleep_ms < 0 ? UINT64_MAX / 2 : static_cast<uint64_t>(sleep_ms) * MS;
         if (!handed_over) bump(engine.tally.wakeups);
         engine.driver.worker_release();
         if (handed_over) {

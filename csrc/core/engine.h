@@ -28,6 +28,7 @@
 namespace tent {
 
 struct Control;  // listener and sessions, core/control.h
+struct Links;    // network interfaces of our rails, core/links.h
 
 // One submit call on its way to the driver.
 struct Submission {
@@ -41,6 +42,7 @@ struct RegionSlot {
     uint64_t address = 0, length = 0;
     uint32_t access = 0;
     std::string location, label;
+    bool leaving = false;           // released, but plugins have not let go of it yet
     std::atomic<uint32_t> pins{0};  // own requests using it [any]
     std::vector<std::pair<Transport *, void *>> handles;
 };
@@ -90,7 +92,10 @@ struct Engine {
     int epoll_fd = -1, wake_fd = -1, event_fd = -1;
     uint64_t now_ns = 0;  // of this cycle
     uint64_t manual_ns = 0;
-    uint64_t control_due_ns = 0, housekeeping_due_ns = 0;
+    uint64_t control_due_ns = 0, housekeeping_due_ns = 0, watch_due_ns = UINT64_MAX;
+    // Time nobody drove the engine although somebody should have, all together: slices' deadlines
+    // are put off by it. planned_ns: how long the driver meant to be away.
+    uint64_t stalled_ns = 0, cycled_ns = 0, planned_ns = 0;
     std::atomic<uint64_t> inbound{0};  // target endpoints [any]
     uint64_t open_requests = 0;        // taken from the ring, not terminal
     Random random;
@@ -110,6 +115,11 @@ struct Engine {
         uint64_t force_ns;
     };
     std::vector<Cancel> cancels;  // batches whose posted slices get their grace
+    struct Deadline {
+        uint64_t due_ns;
+        uint32_t batch;
+    };
+    std::vector<Deadline> deadlines;  // a heap; see deadlines.h
     bool notices_due = false;
 
     // Slices and flows.
@@ -134,7 +144,8 @@ struct Engine {
     std::vector<HedgeWatch> hedge_watched;
     std::vector<HedgeLoser> hedge_losers;
     std::vector<Endpoint *> staged,
-        blocked;  // with staged slices; whose post() took less than offered
+        blocked;                      // with staged slices; whose post() took less than offered
+    std::vector<Endpoint *> watched;  // with slices in flight, suspect or probing; see watch.h
 
     // Memory.
     ReadGate gate;                                    // guards local_ranges, segments' tables
@@ -153,6 +164,7 @@ struct Engine {
     std::vector<std::unique_ptr<PlanGeneration>> plans;  // back() is current
     std::vector<std::unique_ptr<Transport>> transports;
     std::vector<std::unique_ptr<Rail>> rails;  // of all live generations
+    std::vector<RailNews> rail_news;           // to be acted upon in the cycle
     std::vector<std::unique_ptr<RemoteRail>> remote_rails;
     std::vector<std::unique_ptr<Endpoint>> endpoints;
     std::vector<uint32_t> endpoint_free;
@@ -167,9 +179,11 @@ struct Engine {
     uint64_t segment_next = 1;
 
     std::unique_ptr<Control> control;
+    std::unique_ptr<Links> links;  // with the first rail that has an interface
 
     // Reports.
-    std::mutex report_mutex;  // never held on the slice path
+    mutable std::mutex report_mutex;  // never held on the slice path
+    std::vector<tent_unfenced_range> unfenced;
     std::deque<tent_event> events;
     uint64_t events_lost = 0;
     std::deque<InboxNotice> notices;

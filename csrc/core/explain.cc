@@ -62,7 +62,7 @@ tent_candidate candidate_of(const BoundRung &rung, size_t index, const PickRow &
     found.penalty = choice.penalty;
     found.rail = static_cast<int32_t>(endpoint.rail->plan.index);
     found.remote_rail = static_cast<int32_t>(endpoint.peer_rail);
-    found.state = public_state(endpoint.state);
+    found.state = public_state(endpoint);
     found.verdict = row.verdict;
     found.inflight_bytes = path.own.inflight_bytes;
     found.inflight_local_bytes = path.local->inflight_bytes;

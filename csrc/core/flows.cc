@@ -75,7 +75,7 @@ void flow_deactivate(Engine &engine, Flow &flow) {
 void flow_push(Engine &engine, Flow &flow, uint32_t index) {
     Request &request = engine.requests[index];
     request.queued = true;
-    if (request.deadline_ns != UINT64_MAX) {
+    if (request.deadline_ns != UINT64_MAX && !request.yields) {
         engine.urgent_count[flow.class_]++;
         deadlines(engine).push(&flow.urgent, index);
     } else {
@@ -127,7 +127,7 @@ void flow_rotate(Engine &engine, Flow &flow, bool retry) {
     } else if (flow.urgent != NIL) {
         uint32_t front = flow.urgent;
         flow_pop(engine, flow);
-        engine.requests[front].deadline_ns = UINT64_MAX;
+        engine.requests[front].yields = true;
         flow.waiting_bytes -= engine.requests[front].length - engine.requests[front].sliced;
         flow_push(engine, flow, front);
     } else if (flow.head != flow.tail) {

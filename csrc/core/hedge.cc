@@ -34,7 +34,11 @@ uint32_t slice_of(const Engine &engine, uint32_t request, uint32_t hint) {
 Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slice &slice) {
     Endpoint *best = nullptr;
     uint64_t best_ns = 0;
-    bool low = engine.requests[slice.request].class_ == TENT_CLASS_LOW;
+    const Request &request = engine.requests[slice.request];
+    bool low = request.class_ == TENT_CLASS_LOW;
+    // Two transports' writes have no order, not even of the same bytes; see bound_to in bind.cc.
+    const Transport *transport = engine.endpoints[slice.endpoint]->rail->transport;
+    if (request.op == TENT_OP_WRITE && rung.transport != transport) return nullptr;
     for (Endpoint *endpoint : rung.endpoints) {
         const Path &path = endpoint->path;
         if (!path.ready || endpoint->slot == slice.endpoint) continue;
@@ -70,6 +74,7 @@ bool hedge(Engine &engine, Engine::HedgeWatch &watch) {
     engine.slices[first].twin = second;
     twin.hedged = engine.slices[first].hedged = true;
     twin.lost = false;
+    twin.tried = slice.tried;
     request.slices_out++;
     for (Tally *tally : {&engine.tally, &endpoint->tally, &endpoint->rail->tally,
                          &engine.class_tally[request.class_]}) {

@@ -34,8 +34,14 @@ constexpr uint64_t CONTROL_INTERVAL_NS =
 constexpr uint64_t HOUSEKEEPING_NS = 5 * MS;  // resolution of timeouts while any is armed
 constexpr uint64_t CLIENT_GRACE_NS =
     5 * SECOND;  // endpoints outlive a lost control connection this long
-constexpr uint64_t REOPEN_NS_MIN = 100 * MS;  // first rebuild of a failed endpoint, doubling
-constexpr uint64_t REOPEN_NS_MAX = 5 * SECOND;
+// The most that a canary waits for what its endpoint had in flight before.
+constexpr uint64_t DRAIN_NS_MAX = 1 * SECOND;
+// An unanswered question about an endpoint is said again after this, doubling.
+constexpr uint64_t ASK_NS_MIN = 10 * MS;
+constexpr uint64_t ASK_NS_MAX = 250 * MS;
+
+// A segment whose first rail is ready waits so long for the others at least.
+constexpr uint64_t RAILS_GRACE_NS = 50 * MS;
 
 // How long the worker leaves the engine to a calling thread that drives it, after that thread left:
 // shorter when peers may have work for us.

@@ -24,6 +24,12 @@ int32_t grant_revoke(Engine &engine, uint64_t handle);
 Grant *grant_find(Engine &engine, uint64_t handle);
 // TENT_OK when the token opens the grant and it has not ended; DENIED with a sentence otherwise.
 int32_t grant_prove(Engine &engine, uint64_t handle, const uint8_t *token);
+// Memory that holds nothing, for canaries: where ours come from, where peers' go to (SCRATCH_SIZE
+// bytes each), and its registration with a transport (nullptr: none).
+uint64_t scratch_source(const Engine &engine);
+uint64_t scratch_target(const Engine &engine);
+void *scratch_handle(const Engine &engine, const Transport &transport);
+
 // The target's check of one slice; see tent_host.grant_check.
 int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote, uint64_t length);
 // Describes a grant as its holder may see it.

@@ -1,28 +1,29 @@
-// The sessions this engine opened: connecting over a peer's addresses, the handshake, questions and
-// answers, loss and return, outgoing notices. See control.h.
+// The engines we connected to: the handshake, what they say, loss and return. What is said to them
+// is in peer_messages.cc, over which of their addresses in paths.cc. See control.h.
 #include <algorithm>
 #include <cstring>
 
+#include "base/mutant.h"
 #include "base/status.h"
 #include "core/control.h"
 #include "core/endpoints.h"
 #include "core/reports.h"
 #include "core/segments.h"
 #include "core/spray.h"
+#include "core/unfenced.h"
 
 namespace tent {
 
 namespace {
 
-constexpr uint64_t RETRY_NS = 50 * MS;          // between rounds over a peer's addresses
-constexpr uint64_t NOTICE_RESEND_NS = 10 * MS;  // when the receiver's inbox was full
-constexpr uint32_t NOTICES_UNACKED_MAX = 64;
+// A lost peer is asked this often, and for so long, to prove that nothing of ours can land there.
+constexpr uint64_t PROOF_INTERVAL_NS = 1 * SECOND, PROOF_NS = 600 * SECOND;
 
-template <class Message>
-void say(Engine &engine, Peer &peer, const Message &message) {
-    // Without a session nothing is lost: what is unanswered is said again by resend().
-    if (peer.state == PeerState::Ready && peer.connection)
-        connection_say(engine, *peer.connection, message);
+void proofs_end(Engine &engine, Peer &peer, const char *why) {
+    std::vector<uint64_t> endpoints;
+    endpoints.swap(peer.unproven);
+    for (uint64_t endpoint : endpoints)
+        unfenced_prove(engine, endpoint, why);
 }
 
 void lose(Engine &engine, Peer &peer, int32_t status, const std::string &sentence, bool proven) {
@@ -31,11 +32,13 @@ void lose(Engine &engine, Peer &peer, int32_t status, const std::string &sentenc
     peer.error = status;
     peer.sentence = sentence;
     report(engine, TENT_EVENT_PEER_LOST, {.status = status}, "%s", sentence.c_str());
-    if (Connection *connection = peer.connection) connection_drop(engine, *connection);
+    paths_drop(engine, peer);
+    peer.questions.clear();
     // Requests first: their slices must not be retried when the endpoints give them back.
     for_segments_of(engine, &peer,
                     [&](Segment &segment) { segment_fail(engine, segment, status, sentence); });
     endpoints_peer_lost(engine, peer, proven);
+    if (proven) proofs_end(engine, peer, "its process is gone");
     for (auto &notice : peer.notices)
         report(engine, TENT_EVENT_NOTICE_DROPPED, {.status = status},
                "a notice of %zu bytes was not delivered", notice->bytes.size());
@@ -45,73 +48,8 @@ void lose(Engine &engine, Peer &peer, int32_t status, const std::string &sentenc
     });
 }
 
-void connect_next(Engine &engine, Peer &peer);
-
-void round_failed(Engine &engine, Peer &peer, bool refused) {
-    peer.failures++;
-    peer.refusals += refused;
-    if (peer.failures < peer.addresses.size()) {
-        connect_next(engine, peer);
-        return;
-    }
-    std::string who = peer.known ? "'" + peer.identity.name + "'" : "the engine";
-    if (peer.error != TENT_OK) {
-        // Somebody answered, and none of the addresses led to the engine meant.
-        lose(engine, peer, peer.error, std::string(peer.sentence), peer.restarted);
-        return;
-    }
-    if (peer.refusals == peer.failures) {
-        lose(engine, peer, TENT_E_PEER,
-             who + " at " + peer.text +
-                 " refuses connections: it was closed, or never listened there",
-             false);
-        return;
-    }
-    peer.failures = peer.refusals = 0;
-    peer.retry_ns = engine.now_ns + RETRY_NS;
-}
-
-void connect_next(Engine &engine, Peer &peer) {
-    const SocketAddress &address = peer.addresses[peer.address_next++ % peer.addresses.size()];
-    bool refused = false;
-    Connection *connection = connection_connect(engine, address, &refused);
-    if (!connection) {
-        round_failed(engine, peer, refused);
-        return;
-    }
-    connection->peer = &peer;
-    connection->kind = ConnectionKind::CONTROL;
-    connection->deadline_ns = engine.now_ns + parameters(engine).connect_timeout_ns;
-    peer.connection = connection;
-}
-
-// Everything that waits for an answer is asked (again) over the new session.
-void resend(Engine &engine, Peer &peer) {
-    for_segments_of(engine, &peer, [&](Segment &segment) {
-        if (segment.state == SegmentState::Connecting ||
-            segment.state == SegmentState::Describing || segment.describing)
-            segment_describe(engine, segment);
-        else if (segment.state == SegmentState::Ready)
-            segment_describe(engine, segment);  // deltas may have been missed
-    });
-    endpoints_resend(engine, peer);
-    for (auto &notice : peer.notices)
-        if (notice->state == OutgoingNotice::State::Sent)
-            say(engine, peer, Notice{notice->number, notice->bytes});
-    peer_pump_notices(engine, peer);
-}
-
-// Numbers go on over sessions and Peer objects; those of engines we no longer know make room.
-uint64_t next_notice(Engine &engine, const Peer &peer) {
-    auto &sent = engine.control->notices_sent;
-    std::string key = identity_key(peer.identity);
-    if (sent.size() >= PEERS_REMEMBERED_MAX && !sent.contains(key))
-        std::erase_if(sent, [&](const auto &entry) {
-            return std::none_of(
-                engine.control->peers.begin(), engine.control->peers.end(),
-                [&](const auto &known) { return identity_key(known->identity) == entry.first; });
-        });
-    return ++sent[key];
+std::string who(const Peer &peer) {
+    return peer.known ? "'" + peer.identity.name + "'" : "the engine";
 }
 
 // Sealed while the session was being made.
@@ -122,7 +60,7 @@ void move_notices(Engine &engine, Peer &from, Peer &to) {
     engine.notices_due = true;
 }
 
-// Another peer object stands for the same engine already: its session serves these segments, too.
+// Another peer object stands for the same engine already: its sessions serve these segments, too.
 bool merge(Engine &engine, Peer &peer) {
     for (auto &other : engine.control->peers) {
         if (other.get() == &peer || !other->known || other->state != PeerState::Ready) continue;
@@ -136,13 +74,46 @@ bool merge(Engine &engine, Peer &peer) {
             segment_describe(engine, segment);
         });
         move_notices(engine, peer, *other);
+        for (const ControlPath &path : peer.paths)
+            paths_learn(*other, path.address);
         return true;
     }
     return false;
 }
 
+// A peer that is met at an address already may be met at its others, should that one be dead now.
+void learn_from_others(Engine &engine, Peer &peer) {
+    for (auto &other : engine.control->peers) {
+        if (other->state != PeerState::Ready) continue;
+        const SocketAddress &named = peer.paths.front().address;
+        bool same = std::any_of(
+            other->paths.begin(), other->paths.end(),
+            [&](const ControlPath &path) { return path.established && path.address == named; });
+        for (const ControlPath &path : other->paths)
+            if (same && path.live()) paths_learn(peer, path.address);
+    }
+}
+
+// Says what is still to be proven; on a fresh path of a lost peer, else on the best one.
+void ask_for_proofs(Engine &engine, Peer &peer, const ControlPath *path) {
+    if (!path) path = paths_best(engine, peer);
+    peer.proof_due_ns = engine.now_ns + PROOF_INTERVAL_NS;
+    for (size_t i = 0; path && path->live() && i < peer.unproven.size(); i++)
+        connection_say(engine, *path->connection, EndpointRetire{peer.unproven[i]});
+}
+
+void become_ready(Engine &engine, Peer &peer, const Connection &connection) {
+    peer.state = PeerState::Ready;
+    peer.error = TENT_OK;
+    peer.restarted = peer.missed = false;
+    report(engine, TENT_EVENT_PEER_CONNECTED, {}, "control session with '%s' at %s",
+           peer.identity.name.c_str(), connection.address.c_str());
+    peer_resay_all(engine, peer);
+}
+
 void proven(Engine &engine, Connection &connection) {
     Peer &peer = *connection.peer;
+    ControlPath *path = path_of(peer, &connection);
     const ClientHandshake &handshake = *connection.as_client;
     connection.proven = true;
     if (handshake.peer_is_self()) {
@@ -150,7 +121,7 @@ void proven(Engine &engine, Connection &connection) {
         move_notices(engine, peer, *engine.control->self);
         peer.segments = 0;
         peer.state = PeerState::Lost;
-        connection_drop(engine, connection);
+        paths_drop(engine, peer);
         return;
     }
     bool first = !peer.known;
@@ -158,31 +129,119 @@ void proven(Engine &engine, Connection &connection) {
     peer.known = true;
     if (first && merge(engine, peer)) {
         peer.state = PeerState::Lost;
-        connection_drop(engine, connection);
+        paths_drop(engine, peer);
         return;
     }
-    peer.keys = handshake.keys();
-    peer.session_id = handshake.session_id();
-    peer.state = PeerState::Ready;
-    peer.failures = peer.refusals = 0;
-    peer.error = TENT_OK;
-    peer.established = connection.address;
-    report(engine, TENT_EVENT_PEER_CONNECTED, {}, "control session with '%s' at %s",
-           peer.identity.name.c_str(), connection.address.c_str());
-    resend(engine, peer);
+    path->established = true;
+    path->end = PathEnd::None;
+    path->proven_ns = path->heard_ns = peer.alive_ns = std::max<uint64_t>(engine.now_ns, 1);
+    path->asked_ns = 0;
+    // Two trips to and fro: the connection's (a socket's own) and the handshake's.
+    path->round_trip_ns = (engine.now_ns - path->begun_ns) / 2;
+    engine.housekeeping_due_ns = 0;  // the other addresses are to be connected now
+    if (peer.state == PeerState::Lost)
+        ask_for_proofs(engine, peer, path);
+    else if (peer.state == PeerState::Connecting)
+        become_ready(engine, peer, connection);
+    else
+        report(engine, TENT_EVENT_LOG, {}, "one more control path to '%s', at %s",
+               peer.identity.name.c_str(), connection.address.c_str());
 }
 
-void acknowledged(Engine &engine, Peer &peer, const NoticeAck &ack) {
-    for (auto &notice : peer.notices) {
-        if (notice->state != OutgoingNotice::State::Sent || notice->number != ack.number) continue;
-        if (ack.status == TENT_OK) {
-            std::erase(peer.notices, notice);
-            peer_pump_notices(engine, peer);
-        } else {
-            notice->resend_ns = engine.now_ns + NOTICE_RESEND_NS;
+void retired(Engine &engine, Peer &peer, const EndpointRetired &message) {
+    endpoints_retired(engine, peer, message);
+    if (std::erase(peer.unproven, message.endpoint) > 0)
+        unfenced_prove(engine, message.endpoint, "the peer has retired the endpoint");
+}
+
+// What the addresses have answered may say that the peer is gone. A path that stands speaks
+// against it; those that are silent, or were so before, do not count. Where sessions stood, one
+// refusal is then enough: the process held those listeners.
+void check_gone(Engine &engine, Peer &peer) {
+    bool refused = false, other = false, unanswered = false, silent = false;
+    for (const ControlPath &path : peer.paths) {
+        if (path.live()) {
+            if (path_silence_ns(engine, path) < parameters(engine).probe_timeout_ns) return;
+            silent = true;
+            continue;
         }
+        if (peer.known && !path.established) continue;
+        if (path.end == PathEnd::None) return;  // being tried
+        bool fresh = path.ended_ns >= peer.alive_ns;
+        refused |= path.end == PathEnd::Refused && fresh;
+        other |= path.end == PathEnd::Other && fresh;
+        unanswered |= path.end == PathEnd::Silent;
+    }
+    // Data may still flow while every control path is silent.
+    if (silent && engine.now_ns - peer.alive_ns < parameters(engine).probe_timeout_ns) return;
+    if (other && peer.error != TENT_OK)
+        // Somebody answered, and none of the addresses led to the engine meant.
+        lose(engine, peer, peer.error, std::string(peer.sentence), peer.restarted);
+    else if (refused && (peer.known || !unanswered))
+        lose(engine, peer, TENT_E_PEER,
+             who(peer) + " at " + peer.text +
+                 " refuses connections: it was closed, or never listened there",
+             false);
+}
+
+void check_time(Engine &engine, Peer &peer) {
+    if (peer.state == PeerState::Connecting) {
+        if (engine.now_ns < peer.deadline_ns) return;
+        if (peer.error != TENT_OK)
+            lose(engine, peer, peer.error, std::string(peer.sentence), peer.restarted);
+        else
+            lose(
+                engine, peer, peer.known ? TENT_E_PEER : TENT_E_TIMEOUT,
+                "no answer from " + peer.text + (peer.known ? " (" + peer.identity.name + ")" : ""),
+                false);
         return;
     }
+    uint64_t asked_ns = UINT64_MAX;
+    for (const ControlPath &path : peer.paths)
+        if (path.live() && path.asked_ns) asked_ns = std::min(asked_ns, path.asked_ns);
+    uint64_t since_ns = std::max(asked_ns, peer.alive_ns);
+    if (asked_ns != UINT64_MAX && engine.now_ns >= since_ns + parameters(engine).peer_timeout_ns)
+        lose(engine, peer, TENT_E_PEER,
+             who(peer) + " at " + peer.text + " has given no sign of life for peer_timeout", false);
+}
+
+// A lost peer that owes proofs; its paths serve for nothing else.
+void prove_later(Engine &engine, Peer &peer) {
+    bool due = engine.now_ns >= peer.proof_due_ns;
+    if (due)
+        std::erase_if(peer.unproven,
+                      [&](uint64_t endpoint) { return !unfenced_waits(engine, endpoint); });
+    if (engine.now_ns >= peer.proof_until_ns) peer.unproven.clear();
+    if (peer.unproven.empty()) {
+        paths_drop(engine, peer);
+        return;
+    }
+    if (!due) return;
+    if (paths_live(peer))
+        ask_for_proofs(engine, peer, nullptr);
+    else
+        paths_try_all(engine, peer, PROOF_INTERVAL_NS);
+    peer.proof_due_ns = engine.now_ns + PROOF_INTERVAL_NS;
+}
+
+void step(Engine &engine, Peer &peer) {
+    if (peer.state == PeerState::Lost) {
+        prove_later(engine, peer);
+        return;
+    }
+    paths_drop_silent(engine, peer);
+    // Attempts first: what closed a moment ago is tried before it is judged.
+    paths_connect(engine, peer);
+    check_gone(engine, peer);
+    if (peer.state != PeerState::Lost) check_time(engine, peer);
+    if (peer.state != PeerState::Ready) return;
+    if (peer.missed) {
+        peer.missed = false;
+        peer_resay_all(engine, peer);
+    }
+    peer_resay(engine, peer);
+    if (!peer.unproven.empty() && engine.now_ns >= peer.proof_due_ns)
+        ask_for_proofs(engine, peer, nullptr);
 }
 
 }  // namespace
@@ -193,48 +252,76 @@ Peer *peer_get(Engine &engine, std::vector<SocketAddress> addresses, const Descr
         for (auto &peer : engine.control->peers)
             if (peer->known && peer->state != PeerState::Lost &&
                 memcmp(peer->identity.engine_id, descriptor->engine_id, ENGINE_ID_SIZE) == 0 &&
-                peer->identity.epoch == descriptor->epoch)
+                peer->identity.epoch == descriptor->epoch) {
+                peer_learn(engine, *peer, *descriptor);
                 return peer.get();
+            }
     engine.control->peers.push_back(std::make_unique<Peer>());
     Peer &peer = *engine.control->peers.back();
-    peer.addresses = std::move(addresses);
-    peer.text = *text ? text : peer.addresses.front().text();
+    for (const SocketAddress &address : addresses)
+        paths_learn(peer, address);
+    if (!descriptor) learn_from_others(engine, peer);
+    peer.text = *text ? text : peer.paths.front().address.text();
+    peer.begun_ns = engine.now_ns;
     peer.deadline_ns = engine.now_ns + parameters(engine).connect_timeout_ns;
     if (descriptor) {
         peer.expected = true;
         memcpy(peer.identity.engine_id, descriptor->engine_id, ENGINE_ID_SIZE);
         peer.identity.epoch = descriptor->epoch;
         peer.identity.name = descriptor->name;
+        peer_learn(engine, peer, *descriptor);
     }
-    peer.retry_ns = engine.now_ns;  // housekeeping connects: the segment is not attached yet
-    engine.housekeeping_due_ns = 0;
+    engine.housekeeping_due_ns = 0;  // which connects: the segment is not attached yet
     return &peer;
 }
 
 void peer_release(Engine &engine, Peer &peer) {
     if (--peer.segments > 0) return;
-    say(engine, peer, Bye{});
+    if (peer.state == PeerState::Lost) return;
+    peer_bye(engine, peer);
     peer.state = PeerState::Lost;
-    if (Connection *connection = peer.connection) connection_drop(engine, *connection);
+    paths_drop(engine, peer);
 }
 
 bool peer_connected(const Peer *peer) {
-    return peer && peer->state == PeerState::Ready && peer->connection;
+    return peer && peer->state == PeerState::Ready && paths_live(*peer);
 }
 
-void peer_connection_failed(Engine &engine, Connection &connection, bool refused) {
+void peer_learn(Engine &engine, Peer &peer, const Descriptor &descriptor) {
+    // Through a carrier, rails' addresses are not the listener's.
+    if (engine.control->carrier.transport) return;
+    paths_learn(peer, descriptor, descriptor.host_id == engine.host_id);
+    engine.housekeeping_due_ns = 0;
+}
+
+void peer_connection_ended(Engine &engine, Connection &connection, PathEnd end) {
     Peer &peer = *connection.peer;
-    if (peer.connection == &connection) peer.connection = nullptr;
-    if (peer.state == PeerState::Lost) return;
-    if (peer.state == PeerState::Ready) {
-        // A lost session is not a lost peer: try all its addresses for a while.
-        peer.state = PeerState::Connecting;
-        peer.address_next = peer.failures = peer.refusals = 0;
-        peer.deadline_ns = engine.now_ns + parameters(engine).fence_timeout_ns;
-        connect_next(engine, peer);
-        return;
+    ControlPath *path = path_of(peer, &connection);
+    if (!path) return;
+    uint64_t heard_ns = path->heard_ns;
+    bool stood = connection.proven;
+    if (connection.silent) end = PathEnd::Silent;
+    path_ended(engine, *path, end);
+    if (peer.state != PeerState::Ready || !stood) return;
+    if (!connection.silent)  // else it has been said
+        report(engine, TENT_EVENT_LOG, {.status = TENT_E_PEER},
+               "the control path to '%s' at %s was closed", peer.identity.name.c_str(),
+               connection.address.c_str());
+    bool covered = false;
+    for (ControlPath &other : peer.paths) {
+        covered |= other.live() && other.proven_ns <= heard_ns;
+        path_ask(engine, other);  // are they gone as well?
     }
-    round_failed(engine, peer, refused);
+    peer.missed |= !covered;
+    if (paths_live(peer)) return;
+    // Lost sessions are not a lost peer: all its addresses are tried for a while.
+    peer.state = PeerState::Connecting;
+    peer.begun_ns = engine.now_ns;
+    peer.deadline_ns = engine.now_ns + parameters(engine).fence_timeout_ns;
+    // Cut off, rather than closed by it: it may be well.
+    if (end == PathEnd::Silent)
+        peer.deadline_ns =
+            std::max(peer.deadline_ns, peer.alive_ns + parameters(engine).peer_timeout_ns);
 }
 
 void peer_begin_handshake(Engine &engine, Connection &connection) {
@@ -248,10 +335,11 @@ void peer_begin_handshake(Engine &engine, Connection &connection) {
     expectation.epoch = peer.identity.epoch;
     uint8_t nonce[NONCE_SIZE];
     engine.random.fill(nonce, sizeof nonce);
+    bool expects = (peer.known || peer.expected) && !mutant(Mutant::epoch_check);
     connection.as_client = std::make_unique<ClientHandshake>();
-    int32_t status = connection.as_client->start(
-        own, engine.key, nonce, peer.known || peer.expected ? &expectation : nullptr,
-        &connection.writer, &connection.out);
+    int32_t status =
+        connection.as_client->start(own, engine.key, nonce, expects ? &expectation : nullptr,
+                                    &connection.writer, &connection.out);
     if (status < 0) {
         lose(engine, peer, status, last_error(), false);
         return;
@@ -260,27 +348,44 @@ void peer_begin_handshake(Engine &engine, Connection &connection) {
 }
 
 void peer_handshake_frame(Engine &engine, Connection &connection, const Frame &frame) {
+    Peer &peer = *connection.peer;
     int32_t status = connection.as_client->on_frame(frame, &connection.parser, &connection.writer,
                                                     &connection.out);
+    std::string sentence = status < 0 ? last_error() : "";
     connection_send(engine, connection);
+    if (connection.doomed) return;
+    if (status == TENT_OK && peer.known && connection.as_client->peer_is_self())
+        status = TENT_E_STALE;  // a learned address that is our own
     if (status == TENT_OK) proven(engine, connection);
     if (status >= 0) return;
     // Another address may still lead to the right engine (127.0.0.1 is everybody's own).
-    Peer &peer = *connection.peer;
-    peer.error = status;
-    peer.sentence = last_error();
-    // Only where the session once stood does another engine prove that the old one is gone.
-    peer.restarted |= status == TENT_E_STALE && connection.address == peer.established;
+    ControlPath *path = path_of(peer, &connection);
+    // Only where a session once stood does another engine prove that the old one is gone.
+    bool replaced = path && path->established && status == TENT_E_STALE;
+    if (peer.state == PeerState::Lost) {
+        if (replaced) proofs_end(engine, peer, "its process is gone");
+    } else if (!paths_live(peer) || replaced) {
+        peer.error = status;
+        peer.sentence = sentence;
+        peer.restarted |= replaced;
+    }
+    peer_connection_ended(engine, connection, PathEnd::Other);
     connection_drop(engine, connection);
 }
 
 void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
     Peer &peer = *connection.peer;
+    ControlPath *path = path_of(peer, &connection);
+    if (!path) return;
+    peer.alive_ns = engine.now_ns;
+    path_heard(engine, *path);
     int32_t status = TENT_OK;
     switch (frame.type()) {
         case MessageType::DESCRIBE:
-            status = with_message<Describe>(frame,
-                                            [&](auto &m) { segments_described(engine, peer, m); });
+            status = with_message<Describe>(frame, [&](auto &m) {
+                peer_described(engine, peer, connection, m.request);
+                segments_described(engine, peer, m, connection.id);
+            });
             break;
         case MessageType::REGION_DELTA:
             status =
@@ -295,8 +400,8 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
                 frame, [&](auto &m) { endpoints_answered(engine, peer, m); });
             break;
         case MessageType::ENDPOINT_RETIRED:
-            status = with_message<EndpointRetired>(
-                frame, [&](auto &m) { endpoints_retired(engine, peer, m); });
+            status =
+                with_message<EndpointRetired>(frame, [&](auto &m) { retired(engine, peer, m); });
             break;
         case MessageType::PLUGIN_MESSAGE:
             status = with_message<PluginMessage>(frame, [&](auto &m) {
@@ -306,15 +411,20 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
             });
             break;
         case MessageType::NOTICE_ACK:
-            status =
-                with_message<NoticeAck>(frame, [&](auto &m) { acknowledged(engine, peer, m); });
+            status = with_message<NoticeAck>(frame,
+                                             [&](auto &m) { peer_acknowledged(engine, peer, m); });
             break;
         case MessageType::PING:
-            status = with_message<Ping>(frame, [&](auto &m) { say(engine, peer, Pong{m.number}); });
+            status = with_message<Ping>(
+                frame, [&](auto &m) { connection_say(engine, connection, Pong{m.number}); });
             break;
-        case MessageType::PONG: break;
+        case MessageType::PONG:
+            status =
+                with_message<Pong>(frame, [&](auto &m) { path_answered(engine, *path, m.number); });
+            break;
         case MessageType::BYE:
             lose(engine, peer, TENT_E_PEER, "'" + peer.identity.name + "' was closed", true);
+            proofs_end(engine, peer, "the peer was closed");
             break;
         default:
             status = fail(TENT_E_PROTOCOL, "'%s' sent an unexpected %s", peer.identity.name.c_str(),
@@ -327,165 +437,41 @@ void peer_frame(Engine &engine, Connection &connection, const Frame &frame) {
 
 void peers_housekeeping(Engine &engine) {
     auto &peers = engine.control->peers;
-    for (size_t i = 0; i < peers.size(); i++) {
-        Peer &peer = *peers[i];
-        if (peer.state == PeerState::Connecting) {
-            if (engine.now_ns >= peer.deadline_ns)
-                lose(engine, peer, peer.known ? TENT_E_PEER : TENT_E_TIMEOUT,
-                     "no answer from " + peer.text +
-                         (peer.known ? " (" + peer.identity.name + ")" : ""),
-                     false);
-            else if (!peer.connection && engine.now_ns >= peer.retry_ns)
-                connect_next(engine, peer);
-        }
-        for (auto &notice : peer.notices)
-            if (notice->state == OutgoingNotice::State::Sent && notice->resend_ns &&
-                engine.now_ns >= notice->resend_ns) {
-                notice->resend_ns = 0;
-                say(engine, peer, Notice{notice->number, notice->bytes});
-            }
-    }
+    for (size_t i = 0; i < peers.size(); i++)
+        step(engine, *peers[i]);
     std::erase_if(peers, [](const auto &peer) {
-        return peer->segments == 0 && peer->state == PeerState::Lost && !peer->connection &&
-               peer->notices.empty();
+        bool connected =
+            std::any_of(peer->paths.begin(), peer->paths.end(),
+                        [](const ControlPath &path) { return path.connection != nullptr; });
+        return peer->segments == 0 && peer->state == PeerState::Lost && !connected &&
+               peer->notices.empty() && peer->unproven.empty();
     });
 }
 
-void peer_open_endpoint(Engine &engine, Endpoint &endpoint) {
-    const Descriptor &descriptor = endpoint.segment->descriptor;
-    EndpointOpen open;
-    open.endpoint = endpoint.id;
-    open.grant = descriptor.grant;
-    memcpy(open.token, descriptor.token, sizeof open.token);
-    open.transport = endpoint.rail->transport->name;
-    open.initiator_rail = endpoint.rail->plan.index;
-    open.initiator_address = endpoint.rail->info.address;
-    open.target_rail = endpoint.peer_rail;
-    open.slice_count_max = std::min<uint32_t>(engine.limits.slices, SLICE_COUNT_MAX);
-    open.offer = endpoint.offer;
-    say(engine, *endpoint.segment->peer, open);
-}
-
-void peer_retire_endpoint(Engine &engine, Endpoint &endpoint) {
-    say(engine, *endpoint.segment->peer, EndpointRetire{endpoint.id});
-}
-
-void peer_describe(Engine &engine, Segment &segment) {
-    DescribeRequest request;
-    request.request = segment.describe_number;
-    request.has_token = !segment.by_address;
-    if (request.has_token) {
-        request.grant = segment.descriptor.grant;
-        memcpy(request.token, segment.descriptor.token, sizeof request.token);
-    }
-    say(engine, *segment.peer, request);
-}
-
-void peer_pump_notices(Engine &engine, Peer &peer) {
-    if (peer.state == PeerState::Lost) {
-        std::erase_if(peer.notices, [](const auto &notice) {
-            return notice->state != OutgoingNotice::State::Waiting;
-        });
-        return;
-    }
-    uint32_t unacked = 0;
-    for (auto it = peer.notices.begin(); it != peer.notices.end();) {
-        OutgoingNotice &notice = **it;
-        if (notice.state == OutgoingNotice::State::Waiting) return;  // in order of seals
-        if (notice.state == OutgoingNotice::State::Dropped) {
-            it = peer.notices.erase(it);
-            continue;
-        }
-        if (++unacked > NOTICES_UNACKED_MAX || !peer_connected(&peer)) return;
-        if (notice.state == OutgoingNotice::State::Ready) {
-            notice.state = OutgoingNotice::State::Sent;
-            notice.number = next_notice(engine, peer);
-            say(engine, peer, Notice{notice.number, notice.bytes});
-        }
-        ++it;
-    }
-}
-
-void peers_pump_notices(Engine &engine) {
-    engine.notices_due = false;
-    auto &own = engine.control->self->notices;
-    while (!own.empty() && own.front()->state != OutgoingNotice::State::Waiting) {
-        const OutgoingNotice &notice = *own.front();
-        if (notice.state == OutgoingNotice::State::Ready &&
-            !notice_keep(engine, engine.name, notice.bytes.data(), notice.bytes.size())) {
-            engine.notices_due = true;  // the inbox is full: again in the next cycle
-            break;
-        }
-        own.pop_front();
-    }
-    for (auto &peer : engine.control->peers)
-        peer_pump_notices(engine, *peer);
-}
-
-bool peers_notices_left(const Engine &engine) {
+bool peers_watch_time(const Engine &engine) {
     for (const auto &peer : engine.control->peers)
-        if (!peer->notices.empty() && peer->state != PeerState::Lost) return true;
+        if (peer->state == PeerState::Connecting || !peer->notices.empty() ||
+            !peer->questions.empty() || peer->missed || paths_watch(*peer))
+            return true;
     return false;
 }
 
-int32_t control_opening_make(Engine &engine, uint64_t id, uint32_t number, uint8_t *out) {
-    Endpoint *endpoint = endpoints_find(engine, id);
-    if (!endpoint || !endpoint->initiator || number >= CONNECTIONS_PER_ENDPOINT_MAX)
-        return TENT_E_NOT_FOUND;
-    const Peer &peer = *endpoint->segment->peer;
-    Opening opening;
-    opening.session_id = peer.session_id;
-    opening.endpoint = id;
-    opening.connection = number;
-    opening.target_epoch = peer.identity.epoch;
-    engine.random.fill(opening.nonce, sizeof opening.nonce);
-    memcpy(endpoint->opening_nonces[number].data(), opening.nonce, sizeof opening.nonce);
-    return make_opening(peer.keys, opening, out);
+uint64_t peers_due_ns(const Engine &engine) {
+    uint64_t due_ns = UINT64_MAX;
+    for (const auto &peer : engine.control->peers) {
+        if (!peer->unproven.empty()) due_ns = std::min(due_ns, peer->proof_due_ns);
+        if (peer->state != PeerState::Lost) due_ns = std::min(due_ns, paths_due_ns(engine, *peer));
+    }
+    return due_ns;
 }
 
-int32_t control_opening_check(Engine &engine, uint64_t id, uint32_t number, const uint8_t *reply) {
-    Endpoint *endpoint = endpoints_find(engine, id);
-    if (!endpoint || !endpoint->initiator || number >= CONNECTIONS_PER_ENDPOINT_MAX)
-        return TENT_E_NOT_FOUND;
-    const Peer &peer = *endpoint->segment->peer;
-    Opening opening;
-    opening.session_id = peer.session_id;
-    opening.endpoint = id;
-    opening.connection = number;
-    opening.target_epoch = peer.identity.epoch;
-    memcpy(opening.nonce, endpoint->opening_nonces[number].data(), sizeof opening.nonce);
-    return check_reply(peer.keys, opening, reply);
-}
-
-int32_t control_plugin_message(Engine &engine, uint64_t id, const uint8_t *bytes, uint32_t size) {
-    Endpoint *endpoint = endpoints_find(engine, id);
-    if (!endpoint || size > TENT_OFFER_MAX) return TENT_E_INVALID;
-    PluginMessage message;
-    message.endpoint = endpoint->initiator ? endpoint->id : endpoint->remote_id;
-    message.number = endpoint->message_number + 1;
-    message.from_initiator = endpoint->initiator;
-    message.bytes.assign(bytes, bytes + size);
-    Connection *connection = nullptr;
-    if (endpoint->initiator)
-        connection = endpoint->segment->peer->connection;
-    else if (!endpoint->client->sessions.empty())
-        connection = endpoint->client->sessions.back().connection;
-    if (!connection || !connection->proven) return TENT_E_AGAIN;
-    endpoint->message_number++;
-    // A plugin calls this from within; the one that carries is not to be entered a second time, and
-    // control_poll sends what it finds.
-    return engine.control->carrier.transport
-               ? append_message(message, &connection->writer, &connection->out)
-               : connection_say(engine, *connection, message);
-}
-
-void control_plugin_received(Endpoint &endpoint, const PluginMessage &message) {
-    if (message.number <= endpoint.message_seen) return;
-    endpoint.message_seen = message.number;
-    const Transport &transport = *endpoint.rail->transport;
-    if (endpoint.handle && transport.table->endpoint_message)
-        transport.table->endpoint_message(transport.instance, endpoint.handle, message.bytes.data(),
-                                          static_cast<uint32_t>(message.bytes.size()));
+void peer_owes_proof(Engine &engine, Peer &peer, uint64_t endpoint) {
+    if (!unfenced_waits(engine, endpoint)) return;
+    if (std::find(peer.unproven.begin(), peer.unproven.end(), endpoint) == peer.unproven.end())
+        peer.unproven.push_back(endpoint);
+    if (peer.unproven.size() > UNFENCED_MAX) peer.unproven.erase(peer.unproven.begin());
+    peer.proof_due_ns = engine.now_ns + PROOF_INTERVAL_NS;
+    peer.proof_until_ns = engine.now_ns + PROOF_NS;
 }
 
 }  // namespace tent

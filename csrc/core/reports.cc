@@ -53,7 +53,7 @@ uint32_t rail_state(const Engine &engine, const Rail &rail) {
     uint32_t state = UINT32_MAX;
     for (const auto &endpoint : engine.endpoints) {
         if (endpoint->rail != &rail || endpoint->state == EndpointState::Gone) continue;
-        uint32_t own = public_state(endpoint->state);
+        uint32_t own = public_state(*endpoint);
         if (own == TENT_STATE_HEALTHY) return own;
         state = std::min(state, own);
     }
@@ -86,7 +86,7 @@ std::vector<tent_counters> endpoint_rows(Engine &engine) {
         row.id = endpoint->id;
         row.rail = static_cast<int32_t>(endpoint->rail->plan.index);
         row.remote_rail = endpoint->peer_rail;
-        row.state = public_state(endpoint->state);
+        row.state = public_state(*endpoint);
         row.inflight_slices = endpoint->path.own.inflight_slices;
         if (endpoint->initiator) {
             const Path &path = endpoint->path;
@@ -101,14 +101,21 @@ std::vector<tent_counters> endpoint_rows(Engine &engine) {
 
 }  // namespace
 
-uint32_t public_state(EndpointState state) {
-    switch (state) {
-        case EndpointState::Ready: return TENT_STATE_HEALTHY;
+uint32_t public_state(const Endpoint &endpoint) {
+    HealthState health = endpoint.health.state();
+    switch (endpoint.state) {
+        case EndpointState::Offered:
+        case EndpointState::Connecting:
+            return health == HealthState::Probing ? TENT_STATE_PROBING : TENT_STATE_CONNECTING;
+        case EndpointState::Ready:
+            return health == HealthState::Suspect   ? TENT_STATE_SUSPECT
+                   : health == HealthState::Probing ? TENT_STATE_PROBING
+                                                    : TENT_STATE_HEALTHY;
         case EndpointState::Fencing:
         case EndpointState::Waiting: return TENT_STATE_QUARANTINED;
-        case EndpointState::Gone: return TENT_STATE_TERMINATED;
-        default: return TENT_STATE_CONNECTING;
+        case EndpointState::Gone: break;
     }
+    return TENT_STATE_TERMINATED;
 }
 
 void announce(Engine &engine) {

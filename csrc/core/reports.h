@@ -24,7 +24,7 @@ bool notice_keep(Engine &engine, const std::string &from, const uint8_t *bytes, 
 int32_t notice_take(Engine &engine, void *bytes, uint32_t *size, char *from);
 
 // TENT_STATE_* of an endpoint.
-uint32_t public_state(EndpointState state);
+uint32_t public_state(const Endpoint &endpoint);
 
 // Makes the eventfd readable.
 void announce(Engine &engine);

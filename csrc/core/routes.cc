@@ -86,6 +86,7 @@ void bind_row(Engine &engine, Segment &segment, const PlanRoute &row,
             for (uint32_t index : rung.tiers[tier]) {
                 Rail *rail = generation.rails[index];
                 if (!rail) continue;
+                bound_rung.transport = rail->transport;
                 auto &endpoints = (*by_rail)[index];
                 if (endpoints.empty()) endpoints = endpoints_of(engine, segment, *rail);
                 for (Endpoint *endpoint : endpoints) {

@@ -88,8 +88,12 @@ void publish(Engine &engine, Segment &segment) {
     SegmentTable *old = segment.table.exchange(table.release(), std::memory_order_acq_rel);
     engine.gate.synchronize();
     delete old;
-    // Only requests submitted under an older table can name these.
-    if (segment.requests.load(std::memory_order_acquire) == 0) {
+    // Only requests submitted under an older table can name these, and slices that outlived their
+    // request in a transport that does not let go.
+    bool flying =
+        std::any_of(segment.endpoints.begin(), segment.endpoints.end(),
+                    [](const Endpoint *endpoint) { return endpoint->flight_head != NIL; });
+    if (!flying && segment.requests.load(std::memory_order_acquire) == 0) {
         for (auto &region : segment.regions_gone)
             forget_exports(*region);
         segment.regions_gone.clear();
@@ -148,10 +152,13 @@ bool described(Engine &engine, Segment &segment, Bytes bytes) {
         return false;
     }
     bool first = segment.state == SegmentState::Describing;
+    peer_learn(engine, *segment.peer, descriptor);
     apply(engine, segment, std::move(descriptor));
     segment.describe_count++;
     if (!first) return true;
     set_pending(engine, segment, SegmentState::Binding);
+    segment.bound_ns = engine.now_ns;
+    segment.first_ready_ns = 0;
     int32_t status = routes_bind(engine, segment);
     if (status != TENT_OK) segment_fail(engine, segment, status, last_error());
     return true;
@@ -169,7 +176,12 @@ void settle_binding(Engine &engine, Segment &segment) {
         else
             failed = endpoint;
     }
-    if (waiting > 0 && engine.now_ns < segment.deadline_ns) return;
+    if (ready > 0 && segment.first_ready_ns == 0) segment.first_ready_ns = engine.now_ns;
+    // Rails that are down must not hold up the others: they get a few times what the first took.
+    uint64_t patience_ns =
+        std::max(RAILS_GRACE_NS, 4 * (segment.first_ready_ns - segment.bound_ns));
+    bool enough = ready > 0 && engine.now_ns >= segment.first_ready_ns + patience_ns;
+    if (waiting > 0 && !enough && engine.now_ns < segment.deadline_ns) return;
     if (ready > 0) {
         set_pending(engine, segment, SegmentState::Ready);
         segment.usable.store(true, std::memory_order_release);
@@ -292,10 +304,10 @@ void segment_describe(Engine &engine, Segment &segment) {
     peer_describe(engine, segment);
 }
 
-void segments_described(Engine &engine, Peer &peer, const Describe &part) {
+void segments_described(Engine &engine, Peer &peer, const Describe &part, uint64_t connection) {
     for_segments_of(engine, &peer, [&](Segment &segment) {
         if (segment.describe_number != part.request || !segment.describing) return;
-        int32_t status = segment.describing->add(part);
+        int32_t status = segment.describing->add(part, connection);
         if (status == TENT_IN_PROGRESS) return;
         auto assembled = std::move(segment.describing);
         segment.describe_number = 0;

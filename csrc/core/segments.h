@@ -34,7 +34,7 @@ void for_segments_of(Engine &engine, const Peer *peer, Visit visit) {
 }
 
 void segment_describe(Engine &engine, Segment &segment);  // asks for the descriptor (again)
-void segments_described(Engine &engine, Peer &peer, const Describe &part);
+void segments_described(Engine &engine, Peer &peer, const Describe &part, uint64_t connection);
 void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta);
 void segments_revoked(Engine &engine, Peer &peer, uint64_t grant);
 void segment_fail(Engine &engine, Segment &segment, int32_t status, const std::string &sentence);

@@ -4,20 +4,24 @@
 #include <algorithm>
 
 #include "base/futex.h"
+#include "base/mutant.h"
 #include "base/status.h"
 #include "core/batches.h"
+#include "core/deadlines.h"
 #include "core/endpoints.h"
 #include "core/flows.h"
 #include "core/hedge.h"
 #include "core/routes.h"
+#include "core/watch.h"
 
 namespace tent {
 
 namespace {
 
-void release(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t bytes) {
+void release(Engine &engine, Endpoint &endpoint, const Slice &slice) {
+    uint64_t bytes = slice.length;
     TENT_ASSERT(endpoint.path.own.inflight_bytes >= bytes && endpoint.path.own.inflight_slices > 0);
-    endpoint.path.release(bytes, request.class_ == TENT_CLASS_LOW);
+    endpoint.path.release(bytes, slice.low);
     bump(endpoint.tally.released, bytes);
     bump(endpoint.rail->tally.released, bytes);
     bump(engine.tally.released, bytes);
@@ -33,8 +37,7 @@ void complete(Engine &engine, Request &request, int32_t status) {
     engine.open_requests--;
     if (status != TENT_OK) {
         batch.failed.fetch_add(1, std::memory_order_relaxed);
-        int32_t worst = batch.worst.load(std::memory_order_relaxed);
-        if (worst == TENT_OK || status == TENT_E_UNFENCED || status == TENT_E_UNFENCED_LOCAL)
+        if (graver(status, batch.worst.load(std::memory_order_relaxed)))
             batch.worst.store(status, std::memory_order_relaxed);
         bump(engine.tally.requests_failed);
         bump(engine.class_tally[request.class_].requests_failed);
@@ -44,6 +47,10 @@ void complete(Engine &engine, Request &request, int32_t status) {
     // Release: whoever sees the status sees done, rail and the moved bytes.
     request.status.store(status, std::memory_order_release);
     batches_on_terminal(engine, batch, request, status);
+    if (mutant(Mutant::exactly_once) && request.retries > 0 &&
+        batch.completions == TENT_COMPLETIONS_EACH)
+        engine.completions.try_push({batch.handle.load(std::memory_order_relaxed),
+                                     request.user_data, request.done, status, request.index});
     // Last: closing a segment waits for this count, and may free it then.
     segment->requests.fetch_sub(1, std::memory_order_release);
 }
@@ -63,9 +70,11 @@ uint32_t spray_take(Engine &engine) {
             Request &request = engine.requests[index];
             engine.open_requests++;
             request.order = ++engine.order;
-            if (request.deadline_ns != UINT64_MAX)
+            if (request.deadline_ns != UINT64_MAX) {
                 request.deadline_ns +=
                     std::min(engine.now_ns, UINT64_MAX - 1 - request.deadline_ns);
+                deadlines_watch(engine, submission.batch, request.deadline_ns);
+            }
             bump(engine.tally.requests);
             bump(engine.class_tally[request.class_].requests);
             request.route = routes_match(engine, *request.segment, request, batch.label);
@@ -100,7 +109,8 @@ void spray_unstage(Engine &engine, Endpoint &endpoint) {
         uint32_t slice_index = static_cast<uint32_t>(endpoint.staged[i].id);
         Slice &slice = engine.slices[slice_index];
         Request &request = engine.requests[slice.request];
-        release(engine, endpoint, request, slice.length);
+        release(engine, endpoint, slice);
+        flight_leave(engine, endpoint, slice_index);
         if (hedge_dropped(engine, slice_index)) {  // the twin was never posted
             request.slices_out--;
             slice_give(engine, slice_index);
@@ -122,10 +132,13 @@ bool is_path_error(int32_t status) {
 void settle_ok(Engine &engine, Endpoint &endpoint, Request &request, uint32_t slice_index) {
     const Slice &slice = engine.slices[slice_index];
     bool counts = hedge_won(engine, slice_index);
-    if (slice.hedged)
+    if (slice.hedged) {
         endpoint.path.progress_ns = engine.now_ns;
-    else
+    } else {
         endpoint.path.complete(slice.length, slice.posted_ns, engine.now_ns, parameters(engine));
+        endpoint.health.sample(slice.predicted_ns, engine.now_ns - slice.posted_ns);
+    }
+    watch_success(engine, endpoint);
     if (!counts) return;
     request.done += slice.length;
     bool write = request.op == TENT_OP_WRITE;
@@ -136,8 +149,69 @@ void settle_ok(Engine &engine, Endpoint &endpoint, Request &request, uint32_t sl
     }
 }
 
+// Its request has ended without it: only the books and the memory it kept are left to settle.
+void settle_disowned(Engine &engine, uint32_t slice_index) {
+    const Slice &slice = engine.slices[slice_index];
+    for (uint32_t region : {slice.pinned_region, slice.pinned_own})
+        if (region != NIL) engine.regions[region]->pins.fetch_sub(1, std::memory_order_release);
+    slice_give(engine, slice_index);
+}
+
+// May the slice be posted once more? Counts it.
+bool retry(Engine &engine, Endpoint &endpoint, Request &request, uint32_t slice_index) {
+    Slice &slice = engine.slices[slice_index];
+    const Parameters &limits = parameters(engine);
+    // An endpoint closed for another request's sake costs this one no try.
+    bool counts = endpoint.error != TENT_E_CANCELLED;
+    if (request.error != TENT_OK || (counts && slice.retries >= limits.retries_max) ||
+        request.retries >= limits.retry_budget)
+        return false;
+    slice.retries += counts;
+    request.retries++;
+    if (mutant(Mutant::retry_offset)) slice.offset = 0;
+    for (Tally *tally : {&engine.tally, &endpoint.tally, &endpoint.rail->tally})
+        bump(tally->retried);
+    flow_push_retry(engine, flow_of(request), slice_index);
+    return true;
+}
+
+// A slice came back without having moved for certain. True: it is to be tried again.
+bool settle_failed(Engine &engine, Endpoint &endpoint, Request &request, uint32_t slice_index,
+                   int32_t status) {
+    Slice &slice = engine.slices[slice_index];
+    for (Tally *tally : {&engine.tally, &endpoint.tally, &endpoint.rail->tally})
+        bump(tally->failed);
+    // In any case: the other one must not name a slot that is used for something else.
+    bool dropped = hedge_dropped(engine, slice_index), path = is_path_error(status);
+    if (path && request.op == TENT_OP_WRITE) {
+        // It may still land: its request's end waits until the peer has retired the endpoint.
+        endpoints_hold(engine, endpoint, slice.request, slice);
+        slice.tried = endpoint.rail->transport;
+    }
+    if (path && endpoint.state == EndpointState::Ready)
+        endpoints_fail(engine, endpoint, status, "");
+    else if (status == TENT_E_CORRUPT)
+        watch_error(engine, endpoint, slice.request);
+    if (path && mutant(Mutant::retry_lost)) {
+        request.done += slice.length;
+        return false;
+    }
+    if ((path || status == TENT_E_CORRUPT) && !dropped &&
+        retry(engine, endpoint, request, slice_index))
+        return true;
+    // Of a pair, the other one's end decides where only the path failed.
+    bool decided = slice.lost || (dropped && path);
+    if (request.error == TENT_OK && !decided)
+        spray_stop(engine, slice.request, path ? TENT_E_TRANSPORT : status);
+    return false;
+}
+
 void settle(Engine &engine, const tent_slice_result &result) {
     uint32_t slice_index = static_cast<uint32_t>(result.id);
+    if (slice_index == CANARY_INDEX) {
+        watch_canary(engine, static_cast<uint32_t>(result.id >> 32), result.status);
+        return;
+    }
     if (slice_index >= engine.limits.slices ||
         engine.slices[slice_index].generation != result.id >> 32 ||
         engine.slices[slice_index].endpoint == NIL) {
@@ -146,40 +220,22 @@ void settle(Engine &engine, const tent_slice_result &result) {
     }
     Slice &slice = engine.slices[slice_index];
     Endpoint &endpoint = *engine.endpoints[slice.endpoint];
-    Request &request = engine.requests[slice.request];
     uint32_t request_index = slice.request;
-    release(engine, endpoint, request, slice.length);
+    if (result.status == TENT_OK || !mutant(Mutant::charge_release))
+        release(engine, endpoint, slice);
+    flight_leave(engine, endpoint, slice_index);
     engine.schedule_due = true;
-    if (result.status == TENT_OK) {
-        settle_ok(engine, endpoint, request, slice_index);
-    } else {
-        bump(engine.tally.failed);
-        bump(endpoint.tally.failed);
-        bump(endpoint.rail->tally.failed);
-        const Parameters &parameters = engine.plans.back()->plan.parameters;
-        // In any case: the other one must not name a slot that is used for something else.
-        bool dropped = hedge_dropped(engine, slice_index);
-        if (is_path_error(result.status)) {
-            // A write may still land: its request's end waits until the peer has retired the
-            // endpoint.
-            if (request.op == TENT_OP_WRITE) endpoints_hold(engine, endpoint, request_index);
-            if (endpoint.state == EndpointState::Ready)
-                endpoints_fail(engine, endpoint, result.status, "");
-            if (!dropped && request.error == TENT_OK && slice.retries < parameters.retries_max) {
-                slice.retries++;
-                bump(engine.tally.retried);
-                bump(endpoint.tally.retried);
-                bump(endpoint.rail->tally.retried);
-                flow_push_retry(engine, flow_of(request), slice_index);
-                return;
-            }
-        }
-        // Of a pair, the other one's end decides where only the path failed.
-        bool decided = slice.lost || (dropped && is_path_error(result.status));
-        if (request.error == TENT_OK && !decided)
-            spray_stop(engine, request_index,
-                       is_path_error(result.status) ? TENT_E_TRANSPORT : result.status);
+    if (endpoint.state == EndpointState::Fencing && endpoint.flight_head == NIL)
+        engine.housekeeping_due_ns = engine.now_ns;  // the local half is quiet: in this very cycle
+    if (request_index == NIL) {
+        settle_disowned(engine, slice_index);
+        return;
     }
+    Request &request = engine.requests[request_index];
+    if (result.status == TENT_OK)
+        settle_ok(engine, endpoint, request, slice_index);
+    else if (settle_failed(engine, endpoint, request, slice_index, result.status))
+        return;
     request.slices_out--;
     slice_give(engine, slice_index);
     spray_try_finish(engine, request_index);
@@ -214,7 +270,25 @@ void sweep_segment(Engine &engine, Segment &segment) {
 void spray_stop(Engine &engine, uint32_t index, int32_t error) {
     Request &request = engine.requests[index];
     if (request.error == TENT_OK) request.error = error;
-    flow_sweep(engine, flow_of(request));
+    if (request.queued || request.slices_out > 0) flow_sweep(engine, flow_of(request));
+}
+
+void spray_disown(Engine &engine, uint32_t index) {
+    Request &request = engine.requests[index];
+    for (uint32_t i = 0; i < engine.slice_fresh && request.slices_out > 0; i++) {
+        Slice &slice = engine.slices[i];
+        if (slice.endpoint == NIL || slice.request != index) continue;
+        hedge_dropped(engine, i);
+        if (request.op == TENT_OP_WRITE)
+            endpoints_unfenced_slice(engine, *engine.endpoints[slice.endpoint], request, slice);
+        slice.request = NIL;
+        slice.pinned_region = request.local_region;
+        slice.pinned_own = request.own_region;
+        for (uint32_t region : {slice.pinned_region, slice.pinned_own})
+            if (region != NIL) engine.regions[region]->pins.fetch_add(1, std::memory_order_relaxed);
+        request.slices_out--;
+    }
+    request.error = TENT_E_UNFENCED_LOCAL;
 }
 
 void spray_stop_many(Engine &engine, const std::vector<uint32_t> &indexes, int32_t error) {

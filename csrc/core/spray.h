@@ -20,7 +20,10 @@ uint32_t spray_poll(Engine &engine, uint32_t *busy);
 // Marks a request as failed: no further slice of it is bound. It turns terminal by
 // spray_try_finish.
 void spray_stop(Engine &engine, uint32_t request, int32_t error);
-// The same for many, which turn terminal at once where nothing of them is in flight.
+// The plugins do not let go of its slices: they stay charged and keep their memory pinned, and the
+// request may end without them.
+void spray_disown(Engine &engine, uint32_t request);
+// The same as spray_stop for many, which turn terminal at once where nothing of them is in flight.
 void spray_stop_many(Engine &engine, const std::vector<uint32_t> &requests, int32_t error);
 // Stops every unfinished request of a segment (nullptr: of all).
 void spray_stop_segment(Engine &engine, const Segment *segment, int32_t error);
@@ -32,6 +35,9 @@ void spray_collect(Engine &engine, const Batch &batch, std::vector<uint32_t> *re
 void spray_try_finish(Engine &engine, uint32_t request);
 // Takes an empty flow out of its class's ring, before its segment is freed.
 void spray_forget_flow(Engine &engine, Flow &flow);
+// The endpoint's slices in flight, oldest first.
+void flight_join(Engine &engine, Endpoint &endpoint, uint32_t slice);
+void flight_leave(Engine &engine, Endpoint &endpoint, uint32_t slice);
 // Slices staged but never posted on a failing endpoint go back to their flows.
 void spray_unstage(Engine &engine, Endpoint &endpoint);
 

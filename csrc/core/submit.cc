@@ -159,13 +159,13 @@ void prepare(Request &request, uint32_t batch_index, const Batch &batch, uint32_
     request.batch = batch_index;
     request.index = index;
     request.next = NIL;
-    request.slices_out = request.fences = 0;
+    request.slices_out = request.fences = request.retries = 0;
     request.error = TENT_OK;
     request.rail = -1;
     request.class_ = static_cast<uint8_t>(batch.class_);
     request.deadline_ns = batch.deadline_ns ? batch.deadline_ns : UINT64_MAX;
     request.flags = static_cast<uint8_t>(batch.flags);
-    request.queued = false;
+    request.queued = request.forced = request.yields = false;
     request.status.store(TENT_IN_PROGRESS, std::memory_order_relaxed);
 }
 

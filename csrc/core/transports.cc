@@ -12,9 +12,11 @@
 #include "base/status.h"
 #include "core/control.h"
 #include "core/endpoints.h"
+#include "core/links.h"
 #include "core/memory.h"
 #include "core/reports.h"
 #include "core/routes.h"
+#include "core/watch.h"
 
 namespace tent {
 
@@ -62,6 +64,10 @@ int32_t host_control_send(void *ctx, uint64_t endpoint, const void *bytes, uint3
                                   size);
 }
 
+void host_rail_state(void *ctx, uint32_t rail, int32_t status, const char *sentence) {
+    rail_news(*self(ctx).engine, self(ctx), rail, status, sentence ? sentence : "");
+}
+
 void fill_host(Transport &transport, const tent_plugin *inner) {
     tent_host &host = transport.host;
     host.size = sizeof host;
@@ -79,6 +85,7 @@ void fill_host(Transport &transport, const tent_plugin *inner) {
     host.opening_check = host_opening_check;
     host.crc32c = host_crc32c;
     host.control_send = host_control_send;
+    host.rail_state = host_rail_state;
 }
 
 // The folders searched, in order: the option, TENT_PLUGIN_PATH, "plugins" beside libtent.so.
@@ -182,7 +189,7 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     about.option_count = static_cast<uint32_t>(options.size());
     about.rails_max = RAILS_MAX;
     about.endpoints_max = ENDPOINTS_MAX;
-    about.slices_max = engine.limits.slices;
+    about.slices_max = engine.limits.slices + CANARIES_MAX;
     status = transport->table->open(&transport->host, &about, &transport->instance);
     if (status != TENT_OK)
         return fail(status, "transport %s does not open: %s", name.c_str(),
@@ -347,6 +354,7 @@ int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
     for (auto &endpoint : engine.endpoints)  // windows follow the new parameters at once
         if (endpoint->initiator && endpoint->state != EndpointState::Gone)
             endpoint->path.measure(current.plan.parameters);
+    links_rails_changed(engine);
     routes_rebind_all(engine);
     report(engine, TENT_EVENT_PLAN_INSTALLED, {},
            "plan generation %u installed: %zu rails, %zu routes", current.number,

@@ -15,6 +15,7 @@
 
 #include "core/limits.h"
 #include "core/range_table.h"
+#include "health/health.h"
 #include "plan/plan.h"
 #include "sched/pick.h"
 #include "wire/messages.h"
@@ -26,6 +27,7 @@ struct Segment;
 struct Peer;
 struct Client;
 struct Endpoint;
+struct Transport;
 struct BoundRoute;
 struct PlanGeneration;
 struct RemoteRegion;
@@ -50,23 +52,32 @@ struct Request {
     const RemoteRegion *remote_region;
     uint32_t slices_out;  // bound and not settled, waiting retries included
     uint32_t fences;      // remote fences to await before it may turn terminal
+    uint32_t retries;     // of all its slices
     int32_t error;        // first error, TENT_OK so far
     int32_t rail;
     uint8_t op, class_, flags;
     bool queued;  // stands in its flow's queue
+    bool forced;  // the endpoints with its slices were closed for its deadline
+    bool yields;  // has no path: queued as if it had no deadline, see flow_rotate
     std::atomic<int32_t> status;
 };
 
 struct Slice {
-    uint32_t request;
+    uint32_t request;   // NIL: disowned, see spray_disown
     uint32_t endpoint;  // slot, NIL while waiting for a retry
     uint32_t generation;
-    uint32_t next;  // free list, or a flow's retry queue
+    // Free list, a flow's retry queue, or (with previous) its endpoint's slices in flight.
+    uint32_t next, previous;
     uint32_t retries;
-    uint32_t twin;      // of a hedged pair that is in flight, NIL: none
-    bool hedged, lost;  // one of a pair; the other one has settled first
+    uint32_t twin;           // of a hedged pair that is in flight, NIL: none
+    bool hedged, lost;       // one of a pair; the other one has settled first
+    bool low;                // of class low: as it was charged
+    const Transport *tried;  // the one that may still deliver an earlier attempt, nullptr: none
+    uint32_t pinned_region, pinned_own;  // disowned: what it keeps pinned
     uint64_t offset, length;
     uint64_t posted_ns, predicted_ns;
+    uint64_t allowance_ns;  // from post until it is late; see health/health.h
+    uint64_t stalled_ns;    // Engine::stalled_ns when it was posted
 };
 
 constexpr uint32_t BATCH_UNSEALED = 1u << 31;
@@ -77,14 +88,15 @@ struct Batch {
         0};  // unfinished requests; BATCH_UNSEALED set until sealed. A futex.
     std::atomic<uint32_t> waiters{0};
     std::atomic<uint32_t> failed{0};
-    std::atomic<int32_t> worst{0};  // first failure, but an unfenced end outranks it
+    std::atomic<int32_t> worst{0};  // first failure; a graver one outranks it
     std::atomic<bool> cancelled{false};
     uint32_t generation = 0;
     uint32_t count = 0;  // accepted requests; the submitting thread's
     uint32_t first = NIL, last = NIL;
     uint32_t flags = 0, class_ = 0, completions = 0;
     bool sealed = false;
-    uint64_t deadline_ns = 0;  // after submit, 0: none
+    uint64_t deadline_ns = 0;               // after submit, 0: none
+    uint64_t deadline_due_ns = UINT64_MAX;  // of its entry in Engine::deadlines; driver
     char label[32] = {};
     struct OutgoingNotice *notice =
         nullptr;  // sent or dropped when the last request is terminal; driver
@@ -140,6 +152,7 @@ struct Rail {
     Lane lane;
     uint32_t endpoints = 0;
     bool retired = false;  // no longer in the plan
+    bool down = false;     // its link or port; see links.h
     Tally tally;
     std::string title;  // "tcp lo 127.0.0.1"
 };
@@ -149,6 +162,12 @@ inline uint64_t rail_nominal(const Rail &rail) {
     return rail.plan.bandwidth_bytes_per_s ? rail.plan.bandwidth_bytes_per_s
                                            : rail.info.bandwidth_bytes_per_s;
 }
+
+struct RailNews {
+    const Rail *rail;
+    int32_t status;
+    std::string sentence;
+};
 
 // A rail of a peer, shared by our segments of that peer; lives while endpoints lead to it.
 struct RemoteRail {
@@ -164,8 +183,14 @@ enum class EndpointState : uint8_t {
     Connecting,  // initiator: answer is here, the plugin connects
     Ready,
     Fencing,  // failed or abandoned: local close, remote retire under way
-    Waiting,  // fenced; to be rebuilt at reopen_ns
+    Waiting,  // fenced; its health says when it is tried again
     Gone,
+};
+
+// A write's slice that came back from a failed endpoint and may still land there.
+struct HeldRange {
+    uint32_t request;
+    uint64_t remote, length;
 };
 
 struct Endpoint {
@@ -182,15 +207,28 @@ struct Endpoint {
     uint32_t peer_rail = 0;             // index in the peer's descriptor
     RemoteRail *remote_rail = nullptr;  // initiator
     Path path;                          // initiator; path.blocked: stands in Engine::blocked
+    EndpointHealth health;              // initiator
+    uint32_t flight_head = NIL, flight_tail = NIL;  // slices in flight, oldest first
+    bool watched = false;                           // stands in Engine::watched
+    bool late = false;                              // at the last look
+    bool canary_out = false;                        // posted, not back
+    uint64_t moved_ns = 0;                          // late, but bytes moved: last seen then
+    uint64_t moved_bytes = 0;                       // of endpoint_progress
+    uint64_t moved_slice = 0;        // whose lateness it was asked for: the slice's id
+    uint64_t refusing_since_ns = 0;  // nothing in flight, and post() takes nothing; 0: it does
+    uint64_t scratch_address = 0;    // at the peer, where canaries go; 0: none
+    void *scratch_handle = nullptr;  // of segment_import
+    uint64_t ask_due_ns = 0, ask_interval_ns = 0;  // an unanswered question is said again
     uint32_t staged_count = 0;
     bool listed = false;        // stands in Engine::staged
     bool local_quiet = false;   // the plugin touches no local memory for it any more
     bool remote_quiet = false;  // the target has retired its half
+    bool unanswered = false;    // nobody is left to confirm its fence
     bool tried = false;         // was ready or failed once: the segment need not wait for it
     bool abandon = false;       // not to be rebuilt
     int32_t error = 0;
-    uint64_t deadline_ns = 0;  // connect or fence
-    uint64_t reopen_ns = 0, reopen_interval_ns = 0;
+    uint64_t deadline_ns = 0;  // connect, probe or fence
+    uint64_t drained_ns = 0;   // when the wire is done with what was in flight at its last end
     std::string peer_address;  // the peer's listener on that rail, "" when it has none
     std::string peer_rail_text;
     uint64_t openings_seen = 0;  // target: connection numbers used
@@ -198,6 +236,7 @@ struct Endpoint {
     std::array<std::array<uint8_t, 16>, 64> opening_nonces;  // initiator: to check the replies
     std::vector<uint32_t>
         held;  // requests whose terminal status awaits this endpoint's remote fence
+    std::vector<HeldRange> held_ranges;
     std::array<tent_slice, POST_MAX> staged;
     std::vector<uint8_t> offer;  // sent again when the control session is replaced
     Tally tally;
@@ -211,6 +250,7 @@ struct BoundRung {
     uint64_t slice_size = 0;
     uint32_t strategy = 0;
     bool hedge = false;
+    const Transport *transport = nullptr;
     uint32_t index = 0;                   // of the row's rungs
     std::unique_ptr<StripeState> stripe;  // of the strategies that have a memory
 };
@@ -264,8 +304,9 @@ struct Segment {
         regions_gone;              // removed by the peer, maybe still named by requests
     uint64_t describe_number = 0;  // of the question under way, 0: none
     std::unique_ptr<DescribeAssembler> describing;
-    uint64_t describe_count = 0;  // answers so far, for refresh
-    uint64_t deadline_ns = 0;     // of the import
+    uint64_t describe_count = 0;                // answers so far, for refresh
+    uint64_t deadline_ns = 0;                   // of the import
+    uint64_t bound_ns = 0, first_ready_ns = 0;  // its endpoints offered; the first one ready
     uint64_t pathless_since_ns = 0;
     bool same_host = false;
 };

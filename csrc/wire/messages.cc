@@ -128,7 +128,7 @@ Describe describe_part(uint64_t request, Bytes descriptor, uint32_t offset) {
     return part;
 }
 
-int32_t DescribeAssembler::add(const Describe &part) {
+int32_t DescribeAssembler::add(const Describe &part, uint64_t from) {
     if (part.request != request_) {
         return TENT_IN_PROGRESS;
     }
@@ -138,8 +138,11 @@ int32_t DescribeAssembler::add(const Describe &part) {
     }
     if (part.offset == 0) {
         // The first part, or the first of an answer given anew over another connection.
+        from_ = from;
         total_ = part.total;
         bytes_.clear();
+    } else if (from != from_ && total_ > 0) {
+        return TENT_IN_PROGRESS;
     }
     if (part.total != total_ || part.offset != bytes_.size() || part.bytes.empty()) {
         return fail(
@@ -281,7 +284,12 @@ int32_t EndpointAnswer::encode(ByteWriter &writer) const {
     writer.u64(endpoint);
     write_status(status, writer);
     write_sentence(sentence, writer);
-    return write_blob(writer, answer, TENT_OFFER_MAX, "ENDPOINT_ANSWER's answer");
+    int32_t result = write_blob(writer, answer, TENT_OFFER_MAX, "ENDPOINT_ANSWER's answer");
+    if (result != TENT_OK) {
+        return result;
+    }
+    writer.u64(scratch);
+    return write_blob(writer, scratch_export, TENT_EXPORT_MAX, "ENDPOINT_ANSWER's scratch_export");
 }
 
 int32_t EndpointAnswer::decode(ByteReader &reader) {
@@ -292,6 +300,11 @@ int32_t EndpointAnswer::decode(ByteReader &reader) {
     }
     if (result == TENT_OK) {
         result = read_blob(reader, TENT_OFFER_MAX, "ENDPOINT_ANSWER's answer", &answer);
+    }
+    if (result == TENT_OK) {
+        scratch = reader.u64();
+        result =
+            read_blob(reader, TENT_EXPORT_MAX, "ENDPOINT_ANSWER's scratch_export", &scratch_export);
     }
     return result == TENT_OK ? finish(reader, "ENDPOINT_ANSWER") : result;
 }

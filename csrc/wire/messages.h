@@ -28,6 +28,7 @@ inline constexpr size_t DESCRIBE_PART_SIZE_MAX = 512u << 10;
 inline constexpr uint32_t DELTA_ADDED_MAX = 128;
 inline constexpr uint32_t DELTA_REMOVED_MAX = 4096;
 inline constexpr size_t NOTICE_SIZE_MAX = 65536;
+inline constexpr uint32_t SCRATCH_SIZE = 4096;      // of a canary
 inline constexpr uint32_t SLICE_COUNT_MAX = 65536;  // per endpoint
 
 // In all of them: encode writes the payload (INVALID when a field breaks its cap; room is the
@@ -68,12 +69,14 @@ class DescribeAssembler {
     explicit DescribeAssembler(uint64_t request) : request_(request) {}
     // TENT_OK: complete, see bytes(). TENT_IN_PROGRESS: more parts to come (also for parts of other
     // requests, which are ignored). A part at offset 0 begins anew. The peer's status if it
-    // refused. PROTOCOL when the parts do not fit together.
-    [[nodiscard]] int32_t add(const Describe &part);
+    // refused. PROTOCOL when the parts do not fit together. from: what brought it; when several
+    // bring answers to one request, the one that began last counts, parts of others are ignored.
+    [[nodiscard]] int32_t add(const Describe &part, uint64_t from = 0);
     [[nodiscard]] Bytes bytes() const { return bytes_; }
 
   private:
     uint64_t request_;
+    uint64_t from_ = 0;
     uint32_t total_ = 0;
     std::vector<uint8_t> bytes_;
 };
@@ -117,6 +120,10 @@ struct EndpointAnswer {
     int32_t status = 0;
     std::string sentence = {};
     std::vector<uint8_t> answer = {};  // at most TENT_OFFER_MAX
+    // Where the initiator's canaries go: SCRATCH_SIZE bytes of the target that hold nothing; 0: the
+    // transport reaches none. With what the transport needs to reach them (region_export).
+    uint64_t scratch = 0;
+    std::vector<uint8_t> scratch_export = {};  // at most TENT_EXPORT_MAX
     TENT_MESSAGE(ENDPOINT_ANSWER);
 };
 

@@ -1,5 +1,5 @@
-// The fault decorator's table: forwards everything to the decorated transport, through the link and
-// the cuts.
+// The fault decorator's table, its instances, and poll: what comes back from the decorated
+// transport.
 //
 // Leans on state.h. Must never change what it does not model: with no option set a slice passes
 // straight through.
@@ -19,23 +19,57 @@
 #endif
 
 namespace tent::fault {
-namespace {
 
-constexpr uint32_t RAIL_OPTIONS_MAX = 64;
-constexpr int POLL_ROUNDS_MAX = 8;
-
-Instance &instance_of(void *opaque) {
-    return *static_cast<Instance *>(opaque);
-}
-
-uint64_t now_of(const Instance &instance) {
-    return instance.host->now_ns(instance.host->ctx);
-}
-
-int32_t refuse(const tent_host *host, int32_t status, const char *sentence) {
-    host->fail(host->ctx, sentence);
+int32_t refuse(const Instance &instance, int32_t status, const char *sentence) {
+    instance.host->fail(instance.host->ctx, sentence);
     return status;
 }
+
+Failure struck(Instance &instance, Rail *rail, Operation operation) {
+    const uint64_t now_ns = instance.now_ns();
+    bool first = false;
+    bool rail_first = false;
+    figures_count(operation);
+    Failure failure = strike(instance.faults, operation, now_ns, &first);
+    const Failure of_rail =
+        rail != nullptr ? strike(rail->faults, operation, now_ns, &rail_first) : Failure::NONE;
+    if (failure == Failure::NONE) failure = of_rail;
+    if (failure == Failure::NONE) return failure;
+    figures_strike(failure, operation);
+    if (first || rail_first) {
+        char sentence[120];
+        snprintf(
+            sentence, sizeof sentence, "%s number %llu fails as told (%s)",
+            name_of(failure_of(operation)),
+            static_cast<unsigned long long>(
+                (first ? instance.faults : rail->faults).counts[static_cast<uint32_t>(operation)]),
+            name_of(failure));
+        instance.host->log(instance.host->ctx, TENT_E_TRANSPORT, sentence);
+    }
+    return failure;
+}
+
+bool fails(Instance &instance, Rail *rail, Operation operation) {
+    if (struck(instance, rail, operation) == Failure::NONE) return false;
+    char sentence[80];
+    snprintf(sentence, sizeof sentence, "%s was failed by fault", name_of(failure_of(operation)));
+    refuse(instance, TENT_E_TRANSPORT, sentence);
+    return true;
+}
+
+uint32_t inner_poll(Instance &instance, uint32_t *busy) {
+    tent_slice_result results[BATCH_MAX];
+    const uint32_t count = instance.inner->poll(instance.inner_instance, results, BATCH_MAX, busy);
+    const uint64_t now_ns = instance.now_ns();
+    for (uint32_t i = 0; i < count; ++i)
+        slot_returned(instance, static_cast<uint32_t>(results[i].id), results[i].status, now_ns);
+    return count;
+}
+
+namespace {
+
+constexpr int POLL_ROUNDS_MAX = 8;
+constexpr uint32_t OPTIONS_MAX = 256;  // of a transport
 
 int32_t available(char *reason, uint32_t reason_size) {
     if (reason_size > 0) reason[0] = '\0';
@@ -65,25 +99,56 @@ void descriptors_close(Instance &instance) {
     if (instance.timer_fd >= 0) close(instance.timer_fd);
 }
 
+// Reads our options and passes the others on. False, with a sentence left: one is wrong.
+bool options_take(Instance &instance, const tent_plugin_options *options, tent_option *passed,
+                  uint32_t *passed_count) {
+    char sentence[320];
+    const Reader reader{instance.faults, nullptr, &instance.seed, sentence, sizeof sentence};
+    *passed_count = 0;
+    for (uint32_t i = 0; i < options->option_count; ++i) {
+        const tent_option &option = options->options[i];
+        if (strncmp(option.name, PREFIX, sizeof PREFIX - 1) != 0) {
+            if (*passed_count < OPTIONS_MAX) passed[(*passed_count)++] = option;
+        } else if (!option_read(reader, option.name + sizeof PREFIX - 1, option.value)) {
+            refuse(instance, TENT_E_INVALID, sentence);
+            return false;
+        }
+    }
+    if (!instance.seed.given) instance.seed.value = instance.host->random_u64(instance.host->ctx);
+    instance.faults.random = instance.seed.value;
+    instance.faults.start_ns = instance.now_ns();
+    return true;
+}
+
 int32_t open_instance(const tent_host *host, const tent_plugin_options *options, void **out) {
-    if (host->inner == nullptr)
-        return refuse(host, TENT_E_PLAN,
-                      "fault decorates another transport: write `decorate <transport> fault`");
+    if (host->inner == nullptr) {
+        host->fail(host->ctx,
+                   "fault decorates another transport: write `decorate <transport> fault`");
+        return TENT_E_PLAN;
+    }
     std::unique_ptr<Instance> instance(new (std::nothrow) Instance);
     if (instance) instance->slots.reset(new (std::nothrow) Slot[options->slices_max]());
-    if (!instance || !instance->slots)
-        return refuse(host, TENT_E_NO_MEMORY, "fault: no memory for the slices");
+    if (!instance || !instance->slots) {
+        host->fail(host->ctx, "fault: no memory for the slices");
+        return TENT_E_NO_MEMORY;
+    }
     instance->host = host;
     instance->inner = host->inner;
-    memcpy(&instance->inner_host, host, std::min<size_t>(host->size, sizeof(tent_host)));
-    instance->inner_host.inner = nullptr;
+    host_wrap(*instance);
     instance->slot_count = options->slices_max;
     for (uint32_t i = instance->slot_count; i > 0; --i) {
         instance->slots[i - 1].next = instance->free_head;
         instance->free_head = i - 1;
     }
+    tent_option passed[OPTIONS_MAX];
+    tent_plugin_options inner_options{};
+    memcpy(&inner_options, options, std::min<size_t>(options->size, sizeof inner_options));
+    inner_options.options = passed;
+    if (!options_take(*instance, options, passed, &inner_options.option_count))
+        return TENT_E_INVALID;
+    if (fails(*instance, nullptr, Operation::OPEN)) return TENT_E_TRANSPORT;
     const int32_t status =
-        instance->inner->open(&instance->inner_host, options, &instance->inner_instance);
+        instance->inner->open(&instance->inner_host, &inner_options, &instance->inner_instance);
     if (status != TENT_OK) return status;
     events_make(*instance);
     *out = instance.release();
@@ -92,6 +157,9 @@ int32_t open_instance(const tent_host *host, const tent_plugin_options *options,
 
 void close_instance(void *opaque) {
     Instance &instance = instance_of(opaque);
+    regions_end(instance);
+    while (instance.streams != nullptr)
+        stream_close(opaque, instance.streams);
     instance.inner->close(instance.inner_instance);
     while (instance.endpoints != nullptr)
         endpoint_free(*instance.endpoints);
@@ -99,271 +167,22 @@ void close_instance(void *opaque) {
     delete &instance;
 }
 
-// ---- rails --------------------------------------------------------------------------------------
-
-int32_t rail_open(void *opaque, const tent_rail_params *params, void **out, tent_rail_info *info) {
-    Instance &instance = instance_of(opaque);
-    std::unique_ptr<Rail> rail(new (std::nothrow) Rail);
-    if (!rail) return refuse(instance.host, TENT_E_NO_MEMORY, "fault: no memory for a rail");
-    tent_option passed[RAIL_OPTIONS_MAX];
-    uint32_t passed_count = 0;
-    char sentence[240];
-    for (uint32_t i = 0; i < params->option_count; ++i) {
-        const tent_option &option = params->options[i];
-        if (strncmp(option.name, PREFIX, sizeof PREFIX - 1) == 0) {
-            if (!option_read(option.name + sizeof PREFIX - 1, option.value, &rail->options,
-                             sentence, sizeof sentence))
-                return refuse(instance.host, TENT_E_INVALID, sentence);
-        } else if (passed_count < RAIL_OPTIONS_MAX) {
-            passed[passed_count++] = option;
-        } else {
-            return refuse(instance.host, TENT_E_INVALID, "fault: more than 64 options on a rail");
-        }
-    }
-    tent_rail_params inner_params{};
-    memcpy(&inner_params, params, std::min<size_t>(params->size, sizeof inner_params));
-    inner_params.options = passed;
-    inner_params.option_count = passed_count;
-    const int32_t status =
-        instance.inner->rail_open(instance.inner_instance, &inner_params, &rail->inner, info);
-    if (status != TENT_OK) return status;
-    rail->instance = &instance;
-    rail->index = params->index;
-    rail->next = instance.rails;
-    instance.rails = rail.get();
-    *out = rail.release();
-    return TENT_OK;
-}
-
-void rail_close(void *opaque, void *handle) {
-    Instance &instance = instance_of(opaque);
-    auto *rail = static_cast<Rail *>(handle);
-    Rail **link = &instance.rails;
-    while (*link != rail)
-        link = &(*link)->next;
-    *link = rail->next;
-    instance.inner->rail_close(instance.inner_instance, rail->inner);
-    delete rail;
-}
-
-int32_t rail_reach(void *opaque, void *rail, const char *peer_rail) {
-    Instance &instance = instance_of(opaque);
-    return instance.inner->rail_reach(instance.inner_instance, static_cast<Rail *>(rail)->inner,
-                                      peer_rail);
-}
-
 uint32_t rails(tent_rail_info *, uint32_t, char (*)[32], uint32_t) {
     return 0;  // a decorator has none of its own
 }
 
-// ---- memory: straight through; what the decorated transport does not offer succeeds with nothing
+// ---- progress -----------------------------------------------------------------------------------
 
-int32_t region_register(void *opaque, const tent_region_params *params, void **region) {
-    Instance &instance = instance_of(opaque);
-    *region = nullptr;
-    if (instance.inner->region_register == nullptr) return TENT_OK;
-    return instance.inner->region_register(instance.inner_instance, params, region);
+uint64_t own_next_ns(const Instance &instance, uint64_t now_ns) {
+    uint64_t next_ns = links_next_ns(instance);
+    for (const Rail *rail = instance.rails; rail != nullptr; rail = rail->next)
+        next_ns = std::min(next_ns, rail_next_ns(*rail, now_ns));
+    return next_ns;
 }
 
-int32_t region_export(void *opaque, void *region, void *bytes, uint32_t *size) {
-    Instance &instance = instance_of(opaque);
-    if (instance.inner->region_export == nullptr) {
-        *size = 0;
-        return TENT_OK;
-    }
-    return instance.inner->region_export(instance.inner_instance, region, bytes, size);
-}
-
-int32_t region_release(void *opaque, void *region) {
-    Instance &instance = instance_of(opaque);
-    if (instance.inner->region_release == nullptr) return TENT_OK;
-    return instance.inner->region_release(instance.inner_instance, region);
-}
-
-int32_t segment_import(void *opaque, const void *bytes, uint32_t size, void **remote_region) {
-    Instance &instance = instance_of(opaque);
-    *remote_region = nullptr;
-    if (instance.inner->segment_import == nullptr) return TENT_OK;
-    return instance.inner->segment_import(instance.inner_instance, bytes, size, remote_region);
-}
-
-void segment_forget(void *opaque, void *remote_region) {
-    Instance &instance = instance_of(opaque);
-    if (instance.inner->segment_forget != nullptr)
-        instance.inner->segment_forget(instance.inner_instance, remote_region);
-}
-
-// ---- endpoints ----------------------------------------------------------------------------------
-
-tent_endpoint_params inner_params_of(const tent_endpoint_params *params) {
-    tent_endpoint_params inner{};
-    memcpy(&inner, params, std::min<size_t>(params->size, sizeof inner));
-    inner.rail = static_cast<Rail *>(params->rail)->inner;
-    return inner;
-}
-
-using Begin = int32_t (*)(void *, const tent_endpoint_params *, void **, void *, uint32_t *);
-
-int32_t endpoint_begin(void *opaque, Begin begin, const tent_endpoint_params *params, void **out,
-                       void *bytes, uint32_t *size) {
-    Instance &instance = instance_of(opaque);
-    std::unique_ptr<Endpoint> endpoint(new (std::nothrow) Endpoint);
-    if (!endpoint)
-        return refuse(instance.host, TENT_E_NO_MEMORY, "fault: no memory for an endpoint");
-    const tent_endpoint_params inner = inner_params_of(params);
-    const int32_t status = begin(instance.inner_instance, &inner, &endpoint->inner, bytes, size);
-    if (status != TENT_OK) return status;
-    endpoint->instance = &instance;
-    endpoint->rail = static_cast<Rail *>(params->rail);
-    endpoint->number = params->endpoint;
-    endpoint->initiator = params->initiator != 0;
-    endpoint->next = instance.endpoints;
-    instance.endpoints = endpoint.get();
-    *out = endpoint.release();
-    return TENT_OK;
-}
-
-int32_t endpoint_offer(void *opaque, const tent_endpoint_params *params, void **endpoint,
-                       void *offer, uint32_t *size) {
-    return endpoint_begin(opaque, instance_of(opaque).inner->endpoint_offer, params, endpoint,
-                          offer, size);
-}
-
-int32_t endpoint_accept(void *opaque, const tent_endpoint_params *params, void **endpoint,
-                        void *answer, uint32_t *size) {
-    return endpoint_begin(opaque, instance_of(opaque).inner->endpoint_accept, params, endpoint,
-                          answer, size);
-}
-
-int32_t endpoint_connect(void *opaque, void *handle, const tent_endpoint_params *params) {
-    Instance &instance = instance_of(opaque);
-    auto &endpoint = *static_cast<Endpoint *>(handle);
-    rail_update(*endpoint.rail, now_of(instance));
-    if (endpoint.rail->cut) endpoint_break(endpoint);
-    if (endpoint.broken)
-        return TENT_OK;  // no answer over a broken cable: the error comes, or nothing
-    const tent_endpoint_params inner = inner_params_of(params);
-    return instance.inner->endpoint_connect(instance.inner_instance, endpoint.inner, &inner);
-}
-
-int32_t endpoint_adopt(void *opaque, void *handle, uint32_t connection, int fd) {
-    Instance &instance = instance_of(opaque);
-    if (instance.inner->endpoint_adopt == nullptr)
-        return refuse(instance.host, TENT_E_UNSUPPORTED,
-                      "fault: the decorated transport takes no sockets");
-    return instance.inner->endpoint_adopt(instance.inner_instance,
-                                          static_cast<Endpoint *>(handle)->inner, connection, fd);
-}
-
-void endpoint_message(void *opaque, void *handle, const void *bytes, uint32_t size) {
-    Instance &instance = instance_of(opaque);
-    const auto &endpoint = *static_cast<Endpoint *>(handle);
-    if (instance.inner->endpoint_message != nullptr && endpoint.inner != nullptr)
-        instance.inner->endpoint_message(instance.inner_instance, endpoint.inner, bytes, size);
-}
-
-void news_clear(Endpoint &endpoint) {
-    endpoint.instance->news_count -= endpoint.news ? 1 : 0;
-    endpoint.news = false;
-}
-
-int32_t endpoint_close(void *, void *handle) {
-    auto &endpoint = *static_cast<Endpoint *>(handle);
-    const int32_t status = endpoint_close_inner(endpoint);
-    if (status != TENT_OK) return status;
-    news_clear(endpoint);
-    endpoint.closed = true;
-    endpoint_flush_held(endpoint, TENT_E_CANCELLED);
-    if (endpoint.slot_count == 0) endpoint_free(endpoint);
-    return TENT_OK;
-}
-
-int32_t endpoint_retire(void *opaque, void *handle) {
-    Instance &instance = instance_of(opaque);
-    auto &endpoint = *static_cast<Endpoint *>(handle);
-    const int32_t status = instance.inner->endpoint_retire(instance.inner_instance, endpoint.inner);
-    if (status == TENT_OK) endpoint_free(endpoint);
-    return status;
-}
-
-// ---- data ---------------------------------------------------------------------------------------
-
-// The prefix of the slices that may be forwarded now, under their slots' numbers.
-uint32_t batch_make(Instance &instance, Endpoint &endpoint, const tent_slice *slices,
-                    uint32_t count, uint64_t now_ns, tent_slice *batch) {
-    const Rail &rail = *endpoint.rail;
-    uint64_t link_free_ns = std::max(now_ns, rail.link_free_ns);
-    uint64_t posted_size = rail.posted_size;
-    uint32_t made = 0;
-    while (made < count && made < BATCH_MAX && link_free_ns - now_ns <= BACKLOG_MAX_NS) {
-        if (!rail.cut_spent && posted_size >= rail.options.cut_after_size) break;
-        const uint32_t index = slot_take(instance, endpoint, slices[made].id);
-        if (index == NONE) break;
-        batch[made] = slices[made];
-        batch[made].id = index;
-        posted_size += slices[made].length;
-        if (rail.options.throttle_bytes_per_s != 0)
-            link_free_ns += slices[made].length * 1'000'000'000 / rail.options.throttle_bytes_per_s;
-        ++made;
-    }
-    return made;
-}
-
-// Charges what was accepted to the link and to the cut.
-void batch_charge(Instance &instance, Rail &rail, const tent_slice *batch, uint32_t count,
-                  uint64_t now_ns) {
-    for (uint32_t i = 0; i < count; ++i) {
-        rail.posted_size += batch[i].length;
-        if (rail.options.throttle_bytes_per_s == 0) continue;
-        rail.link_free_ns = std::max(now_ns, rail.link_free_ns) +
-                            batch[i].length * 1'000'000'000 / rail.options.throttle_bytes_per_s;
-        slot_onto_link(instance, static_cast<uint32_t>(batch[i].id), rail.link_free_ns);
-    }
-}
-
-// A cable that is cut and hangs takes what is posted and never answers.
-uint32_t swallow(Instance &instance, Endpoint &endpoint, const tent_slice *slices, uint32_t count) {
-    uint32_t taken = 0;
-    while (taken < count) {
-        const uint32_t index = slot_take(instance, endpoint, slices[taken].id);
-        if (index == NONE) break;
-        instance.slots[index].state = SlotState::HELD;
-        ++taken;
-    }
-    return taken;
-}
-
-uint32_t post(void *opaque, void *handle, const tent_slice *slices, uint32_t count) {
-    Instance &instance = instance_of(opaque);
-    auto &endpoint = *static_cast<Endpoint *>(handle);
-    const uint64_t now_ns = now_of(instance);
-    uint32_t taken = 0;
-    while (taken < count) {
-        rail_update(*endpoint.rail, now_ns);
-        if (endpoint.broken) {
-            return endpoint.rail->options.cut_hangs
-                       ? taken + swallow(instance, endpoint, slices + taken, count - taken)
-                       : taken;
-        }
-        tent_slice batch[BATCH_MAX];
-        const uint32_t made =
-            batch_make(instance, endpoint, slices + taken, count - taken, now_ns, batch);
-        if (made == 0) break;
-        const uint32_t accepted =
-            instance.inner->post(instance.inner_instance, endpoint.inner, batch, made);
-        for (uint32_t i = made; i > accepted; --i)
-            slot_free(instance, endpoint, static_cast<uint32_t>(batch[i - 1].id));
-        batch_charge(instance, *endpoint.rail, batch, accepted, now_ns);
-        taken += accepted;
-        if (accepted < made) break;
-    }
-    rail_update(*endpoint.rail, now_ns);
-    return taken;
-}
-
-// Wakes whoever sleeps on event_fd when the link lets go of the next result.
+// Wakes whoever sleeps on event_fd when a link lets go of the next result, or a cable changes.
 void timer_arm(Instance &instance, uint64_t now_ns) {
-    const uint64_t next_ns = links_next_ns(instance);
+    const uint64_t next_ns = own_next_ns(instance, now_ns);
     if (instance.timer_fd < 0 || next_ns == instance.armed_ns) return;
     instance.armed_ns = next_ns;
     itimerspec time{};
@@ -379,14 +198,13 @@ void timer_arm(Instance &instance, uint64_t now_ns) {
 uint32_t poll(void *opaque, tent_slice_result *results, uint32_t room, uint32_t *busy) {
     Instance &instance = instance_of(opaque);
     if (instance.closing_count > 0) endpoints_close_on(instance);
-    tent_slice_result inner[BATCH_MAX];
+    const uint64_t now_ns = instance.now_ns();
+    // Before what comes back: a cut at this very time keeps it.
+    for (Rail *rail = instance.rails; rail != nullptr; rail = rail->next)
+        rail_update(*rail, now_ns);
     uint32_t count = BATCH_MAX;
-    const uint64_t now_ns = now_of(instance);
-    for (int round = 0; round < POLL_ROUNDS_MAX && count == BATCH_MAX; ++round) {
-        count = instance.inner->poll(instance.inner_instance, inner, BATCH_MAX, busy);
-        for (uint32_t i = 0; i < count; ++i)
-            slot_returned(instance, static_cast<uint32_t>(inner[i].id), inner[i].status, now_ns);
-    }
+    for (int round = 0; round < POLL_ROUNDS_MAX && count == BATCH_MAX; ++round)
+        count = inner_poll(instance, busy);
     for (Rail *rail = instance.rails; rail != nullptr; rail = rail->next)
         link_release(*rail, now_ns);
     timer_arm(instance, now_ns);
@@ -407,16 +225,15 @@ uint64_t next_ns(void *opaque) {
     Instance &instance = instance_of(opaque);
     if (instance.ready.head != NONE || instance.news_count > 0 || instance.closing_count > 0)
         return 0;
-    uint64_t next = links_next_ns(instance);
-    if (instance.inner->size > offsetof(tent_plugin, next_ns) && instance.inner->next_ns != nullptr)
+    uint64_t next = own_next_ns(instance, instance.now_ns());
+    if (TENT_FAULT_OFFERS(instance, next_ns))
         next = std::min(next, instance.inner->next_ns(instance.inner_instance));
     return next;
 }
 
 void flush(void *opaque) {
-    Instance &instance = instance_of(opaque);
-    if (instance.inner->size > offsetof(tent_plugin, flush) && instance.inner->flush != nullptr)
-        instance.inner->flush(instance.inner_instance);
+    const Instance &instance = instance_of(opaque);
+    if (TENT_FAULT_OFFERS(instance, flush)) instance.inner->flush(instance.inner_instance);
 }
 
 const tent_plugin PLUGIN = {
@@ -424,7 +241,7 @@ const tent_plugin PLUGIN = {
     .abi = TENT_PLUGIN_ABI,
     .name = "fault",
     .version = TENT_VERSION,
-    .summary = "decorates another transport: throttles its rails and cuts their cable",
+    .summary = "decorates another transport and makes it fail: by chance, by count, by schedule",
     .available = available,
     .open = open_instance,
     .close = close_instance,
@@ -449,13 +266,14 @@ const tent_plugin PLUGIN = {
     .event_fd = event_fd,
     .next_ns = next_ns,
     .flush = flush,
-    .stream_listen = nullptr,
-    .stream_connect = nullptr,
-    .stream_accept = nullptr,
-    .stream_state = nullptr,
-    .stream_send = nullptr,
-    .stream_receive = nullptr,
-    .stream_close = nullptr,
+    .stream_listen = stream_listen,
+    .stream_connect = stream_connect,
+    .stream_accept = stream_accept,
+    .stream_state = stream_state,
+    .stream_send = stream_send,
+    .stream_receive = stream_receive,
+    .stream_close = stream_close,
+    .endpoint_progress = endpoint_progress,
 };
 
 }  // namespace

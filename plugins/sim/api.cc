@@ -91,6 +91,11 @@ int32_t no_rail(uint32_t rail, const Fabric &fabric) {
                 rail, fabric.rails.size());
 }
 
+int32_t no_host(uint32_t host, const Fabric &fabric) {
+    return fail(TENT_E_NOT_FOUND, "fabric '%s' has no host %u, it has %zu", fabric.name.c_str(),
+                host, fabric.hosts.size());
+}
+
 int32_t changes_left(const Server &server) {
     if (server.history.size() < TENT_SIM_CHANGES_MAX) return TENT_OK;
     return fail(TENT_E_AGAIN, "a bandwidth was changed %d times, the most there can be",
@@ -251,6 +256,21 @@ int32_t set_cut(Fabric &fabric, uint32_t index, const tent_sim_bandwidth *bandwi
     return TENT_OK;
 }
 
+int32_t forge(Fabric &fabric, uint32_t host, uint64_t number, const tent_slice &slice) {
+    if ((slice.op != TENT_OP_READ && slice.op != TENT_OP_WRITE) || slice.length == 0 ||
+        slice.local == nullptr)
+        return fail(TENT_E_INVALID, "a forged access needs op, local memory and a length");
+    std::lock_guard guard(fabric.mutex);
+    for (Endpoint *endpoint = fabric.endpoints; endpoint != nullptr; endpoint = endpoint->next) {
+        if (!endpoint->initiator || endpoint->number != number || endpoint->closed) continue;
+        if (endpoint->peer == nullptr || endpoint->rail->host->index != host) continue;
+        slice_forge(fabric, *endpoint, slice);
+        return TENT_OK;
+    }
+    return fail(TENT_E_NOT_FOUND, "no endpoint %llu of host %u is open",
+                static_cast<unsigned long long>(number), host);
+}
+
 }  // namespace
 }  // namespace tent::sim
 
@@ -290,6 +310,19 @@ int32_t tent_sim_host_address(tent_sim *sim, uint32_t host, char *text, uint64_t
                                                    : fail(TENT_E_INVALID, "no room for an address");
 }
 
+int32_t tent_sim_host_state(tent_sim *sim, uint32_t host, uint32_t state, uint32_t flags) {
+    Fabric &fabric = fabric_of(sim);
+    return guarded([&] {
+        std::lock_guard guard(fabric.mutex);
+        if (host >= fabric.hosts.size()) return no_host(host, fabric);
+        if (state > TENT_SIM_HOST_DARK || (flags & ~uint32_t{TENT_SIM_HOST_DEAF}) != 0)
+            return fail(TENT_E_INVALID, "a host's state is %u with flags 0x%x, expected TENT_SIM_*",
+                        state, flags);
+        host_set(fabric, *fabric.hosts[host], state, flags != 0);
+        return TENT_OK;
+    });
+}
+
 int32_t tent_sim_rail(tent_sim *sim, uint32_t host, const char *name,
                       const tent_sim_rail_options *options) {
     return guarded([&] { return add_rail(fabric_of(sim), host, name, options); });
@@ -327,7 +360,7 @@ uint64_t tent_sim_next_event_ns(tent_sim *sim) {
     Fabric &fabric = fabric_of(sim);
     std::lock_guard guard(fabric.mutex);
     for (const Instance *instance : fabric.instances)
-        if (instance->due()) return fabric.now_ns;
+        if (instance->due() && !instance->still()) return fabric.now_ns;
     return fabric.heap.empty() ? NEVER : fabric.heap.front().time_ns;
 }
 
@@ -356,6 +389,15 @@ int32_t tent_sim_rail_counters(tent_sim *sim, uint32_t rail, tent_sim_counters *
     now.queued_bytes = found.tx.queued_bytes;
     memcpy(counters, &now, std::min<size_t>(counters_size, sizeof now));
     return TENT_OK;
+}
+
+int32_t tent_sim_forge(tent_sim *sim, uint32_t host, uint64_t endpoint, uint32_t op, void *local,
+                       uint64_t remote, uint64_t length) {
+    return guarded([&] {
+        return forge(
+            fabric_of(sim), host, endpoint,
+            {.id = UINT64_MAX, .op = op, .local = local, .remote = remote, .length = length});
+    });
 }
 
 uint64_t tent_sim_trace(tent_sim *sim, uint64_t first, tent_sim_record *records, uint64_t room,

@@ -3,6 +3,7 @@
 // An offer and an answer carry the fabric's number of an endpoint. Both sides stay until both are
 // ended and no slice refers to either. See fabric.h.
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "fabric.h"
@@ -59,6 +60,16 @@ void endpoint_break(Fabric &fabric, Endpoint &endpoint, const Rail &rail) {
     event_push(fabric, fabric.now_ns + rail.down_detect_ns, EventType::LinkDetect, &endpoint);
 }
 
+// Of the rail itself, to the engines that have it: the far end's see their endpoints fail.
+void rail_news(Fabric &fabric, const Rail &rail) {
+    for (Instance *instance : fabric.instances)
+        for (const auto &use : instance->rails) {
+            if (use->rail != &rail) continue;
+            use->down = !rail.up;
+            instance->rail_news |= use->down != use->told;
+        }
+}
+
 }  // namespace
 
 Endpoint *endpoint_make(Instance &instance, const tent_endpoint_params &params) {
@@ -68,7 +79,7 @@ Endpoint *endpoint_make(Instance &instance, const tent_endpoint_params &params) 
     endpoint->number = params.endpoint;
     endpoint->initiator = params.initiator != 0;
     endpoint->instance = &instance;
-    endpoint->rail = static_cast<Rail *>(params.rail);
+    endpoint->rail = static_cast<RailUse *>(params.rail)->rail;
     endpoint->grant = params.grant;
     endpoint->next = fabric.endpoints;
     fabric.endpoints = endpoint;
@@ -102,7 +113,7 @@ void endpoint_setup(Fabric &fabric, Endpoint &endpoint) {
         if (!near.up || !far.up)
             endpoint_news(endpoint, TENT_E_TRANSPORT,
                           "the link of " + title(near.up ? far : near) + " is down");
-        else if (near.blackhole || far.blackhole)
+        else if (near.silent() || far.silent())
             ;  // nobody ever answers
         else if (endpoint.peer->closed)
             endpoint_news(endpoint, TENT_E_STALE, "the target's half was retired already");
@@ -137,11 +148,40 @@ void endpoint_end(Fabric &fabric, Endpoint &endpoint) {
     }
     std::erase(endpoint.instance->news, &endpoint);
     endpoint.instance = nullptr;
+    if (std::exchange(endpoint.orphan, false)) endpoint.refs--;
     endpoint_release(fabric, endpoint);
+}
+
+void endpoint_orphan(Fabric &fabric, Endpoint &endpoint) {
+    if (endpoint.orphan) return;
+    endpoint.orphan = endpoint.failed = true;
+    endpoint.refs++;  // nothing frees it before its core lets go
+    endpoint_quiet(fabric, endpoint);
+    if (endpoint.initiator) {
+        for (Slice *slice = endpoint.slices; slice != nullptr;) {
+            Slice *next = slice->next[0];
+            slice_finish(fabric, *slice, TENT_E_TRANSPORT);
+            slice = next;
+        }
+    }
+    std::erase(endpoint.instance->news, &endpoint);
+    endpoint.news_listed = false;
+}
+
+RailUse *rail_use(Instance &instance, Rail &rail, uint32_t index) {
+    auto use = std::make_unique<RailUse>(RailUse{&rail, index, !rail.up, false});
+    instance.rail_news |= use->down;
+    instance.rails.push_back(std::move(use));
+    return instance.rails.back().get();
+}
+
+void rail_detected(Fabric &fabric, const Rail &rail, uint32_t change) {
+    if (change == rail.link_changes) rail_news(fabric, rail);
 }
 
 void rail_link(Fabric &fabric, Rail &rail, bool up, bool blackhole) {
     const bool goes_down = rail.up && !up;
+    const bool comes_up = !rail.up && up;
     rail.up = up;
     rail.blackhole = blackhole;
     if (goes_down) {
@@ -152,6 +192,12 @@ void rail_link(Fabric &fabric, Rail &rail, bool up, bool blackhole) {
             if (endpoint->rail == &rail || endpoint->peer->rail == &rail)
                 endpoint_break(fabric, *endpoint, rail);
         }
+        event_push(fabric, fabric.now_ns + rail.down_detect_ns, EventType::RailDetect, &rail,
+                   ++rail.link_changes);
+    }
+    if (comes_up) {
+        rail.link_changes++;
+        rail_news(fabric, rail);
     }
     if (rail.alive()) streams_retry(fabric);
 }
@@ -171,7 +217,8 @@ int32_t plugin_accept(void *opaque, const tent_endpoint_params *params, void **o
     Instance &instance = instance_of(opaque);
     std::lock_guard guard(instance.fabric->mutex);
     Endpoint *from = endpoint_by_id(*instance.fabric, read_blob(*params));
-    if (from == nullptr || !from->initiator || from->closed || from->peer != nullptr)
+    if (instance.dead || from == nullptr || !from->initiator || from->closed ||
+        from->peer != nullptr)
         return refuse(instance, TENT_E_STALE,
                       "sim: the offer names no endpoint of fabric '%s' that waits for a target",
                       instance.fabric->name.c_str());
@@ -189,9 +236,9 @@ int32_t plugin_connect(void *opaque, void *opaque_endpoint, const tent_endpoint_
     Fabric &fabric = *instance.fabric;
     std::lock_guard guard(fabric.mutex);
     auto &endpoint = *static_cast<Endpoint *>(opaque_endpoint);
-    if (endpoint.peer == nullptr || endpoint.peer->id != read_blob(*params))
+    if (instance.dead || endpoint.peer == nullptr || endpoint.peer->id != read_blob(*params))
         return refuse(instance, TENT_E_STALE, "sim: the answer names no endpoint of the peer");
-    advance(fabric, instance.host->now_ns(instance.host->ctx));
+    catch_up(instance);
     endpoint.refs++;
     event_push(fabric, fabric.now_ns + path_latency_ns(endpoint), EventType::Setup, &endpoint);
     return TENT_OK;
@@ -202,7 +249,7 @@ int32_t plugin_endpoint_close(void *opaque, void *opaque_endpoint) {
     Instance &instance = instance_of(opaque);
     Fabric &fabric = *instance.fabric;
     std::lock_guard guard(fabric.mutex);
-    advance(fabric, instance.host->now_ns(instance.host->ctx));
+    catch_up(instance);
     endpoint_end(fabric, *static_cast<Endpoint *>(opaque_endpoint));
     return TENT_OK;
 }
@@ -217,7 +264,13 @@ void news_report(Instance &instance) {
         int32_t status;
         std::string sentence;
     };
+    struct RailItem {
+        uint32_t index;
+        bool down;
+        std::string sentence;
+    };
     std::vector<Item> items;
+    std::vector<RailItem> rails;
     {
         std::lock_guard guard(instance.fabric->mutex);
         for (Endpoint *endpoint : instance.news) {
@@ -225,11 +278,24 @@ void news_report(Instance &instance) {
             endpoint->news_listed = false;
         }
         instance.news.clear();
+        instance.rail_news = false;
+        for (const auto &use : instance.rails) {
+            if (use->down == use->told) continue;
+            use->told = use->down;
+            rails.push_back({use->index, use->down,
+                             use->down ? "the link of " + title(*use->rail) + " is down" : ""});
+        }
     }
+    const tent_host &host = *instance.host;
+    const bool hears = host.size > offsetof(tent_host, rail_state) && host.rail_state != nullptr;
+    for (const RailItem &item : rails)
+        if (hears)
+            host.rail_state(host.ctx, item.index, item.down ? TENT_E_TRANSPORT : TENT_OK,
+                            item.sentence.empty() ? nullptr : item.sentence.c_str());
     // Unlocked: the core may end endpoints from within the call.
     for (const Item &item : items)
-        instance.host->endpoint_state(instance.host->ctx, item.number, item.status,
-                                      item.sentence.empty() ? nullptr : item.sentence.c_str());
+        host.endpoint_state(host.ctx, item.number, item.status,
+                            item.sentence.empty() ? nullptr : item.sentence.c_str());
 }
 
 }  // namespace tent::sim

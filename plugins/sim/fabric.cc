@@ -44,6 +44,9 @@ void happen(Fabric &fabric, const Event &event) {
         case EventType::LinkDetect:
             endpoint_link_detected(fabric, *static_cast<Endpoint *>(event.what));
             return;
+        case EventType::RailDetect:
+            rail_detected(fabric, *static_cast<Rail *>(event.what), event.generation);
+            return;
         case EventType::StreamConnect:
             stream_connected(fabric, *static_cast<Stream *>(event.what));
             return;
@@ -164,6 +167,10 @@ void advance(Fabric &fabric, uint64_t now_ns) {
     fabric.now_ns = std::max(fabric.now_ns, now_ns);
 }
 
+void catch_up(Instance &instance) {
+    if (!instance.dead) advance(*instance.fabric, instance.host->now_ns(instance.host->ctx));
+}
+
 void record(Fabric &fabric, uint32_t kind, const Slice &slice, int32_t status) {
     if (fabric.trace_room == 0) return;
     if (fabric.trace.size() >= fabric.trace_room) {
@@ -172,9 +179,9 @@ void record(Fabric &fabric, uint32_t kind, const Slice &slice, int32_t status) {
     }
     const Rail &rail = *slice.from->rail;
     const Rail *peer = slice.to != nullptr ? slice.to->rail : nullptr;
-    fabric.trace.push_back({fabric.now_ns, slice.id, slice.wire_bytes, kind, slice.op,
-                            rail.host->index, rail.index,
-                            peer != nullptr ? peer->index : UINT32_MAX, status});
+    fabric.trace.push_back(
+        {fabric.now_ns, slice.id, slice.wire_bytes, kind, slice.op, rail.host->index, rail.index,
+         peer != nullptr ? peer->index : UINT32_MAX, status, slice.remote, slice.from->number});
 }
 
 }  // namespace tent::sim

@@ -66,6 +66,10 @@ struct Host {
     std::string ip;  // "10.0.0.1"
     uint16_t port = 0;
     uint32_t rail_count = 0;
+    uint32_t state = TENT_SIM_HOST_RUNS;
+    bool deaf = false;
+
+    bool dark() const { return state == TENT_SIM_HOST_DARK; }
 };
 
 struct Rail {
@@ -79,9 +83,20 @@ struct Rail {
     Faults faults;
     int32_t numa = -1;
     bool up = true, blackhole = false;
+    uint32_t link_changes = 0;  // a detection of an earlier one is void
     tent_sim_counters counters{};
 
-    bool alive() const { return up && !blackhole; }
+    bool alive() const { return up && !silent(); }
+    // Whatever passes vanishes without a word.
+    bool silent() const { return blackhole || host->dark(); }
+};
+
+// A rail as one engine has opened it: the handle the core holds.
+struct RailUse {
+    Rail *rail = nullptr;
+    uint32_t index = 0;  // the plan's
+    bool down = false;   // as the engine shall know it
+    bool told = false;   // as it knows it
 };
 
 // A side of an endpoint. Lives until closed or retired and no slice refers to it any more.
@@ -92,6 +107,7 @@ struct Endpoint {
     bool closed = false;  // by close or retire: nothing of this side's memory is touched any more
     bool broken = false;  // its link went down: nothing moves on it any more
     bool failed = false;  // and the initiator knows
+    bool orphan = false;  // its engine was killed, and will still close it
     Instance *instance = nullptr;
     Rail *rail = nullptr;
     Endpoint *peer = nullptr;
@@ -155,6 +171,7 @@ enum class EventType : uint8_t {
     Ack,            // the end reaches the initiator
     Setup,          // an endpoint's set-up ends
     LinkDetect,     // an endpoint notices that its link is down
+    RailDetect,     // and the engines whose rail it is
     StreamConnect,  // a control connection reaches its listener
     StreamDeliver,  // control bytes arrive
     StreamBreak,    // a control stream has waited long enough
@@ -181,11 +198,20 @@ struct Instance {
     uint32_t results_first = 0, results_count = 0;
     Slice *inbox_head = nullptr, *inbox_tail = nullptr;
     std::vector<Endpoint *> news;
+    std::vector<std::unique_ptr<RailUse>> rails;
+    bool rail_news = false;
     std::vector<std::unique_ptr<Listener>> listeners;
     bool stream_news = false;
+    bool dead = false;  // killed: reaches nobody, and nobody reaches it
 
+    // Is its engine to be left alone?
+    bool still() const {
+        return dead || (place != nullptr && (place->state == TENT_SIM_HOST_FROZEN ||
+                                             place->state == TENT_SIM_HOST_FROZEN_CARD));
+    }
     bool due() const {
-        return inbox_head != nullptr || results_count > 0 || !news.empty() || stream_news;
+        return inbox_head != nullptr || results_count > 0 || !news.empty() || rail_news ||
+               stream_news;
     }
 };
 
@@ -242,6 +268,8 @@ void event_push(Fabric &fabric, uint64_t time_ns, EventType type, void *what,
                 uint32_t generation = 0);
 // Lets everything happen until now_ns, in order.
 void advance(Fabric &fabric, uint64_t now_ns);
+// The same to the time of the instance's engine; a dead one moves no clock.
+void catch_up(Instance &instance);
 void record(Fabric &fabric, uint32_t kind, const Slice &slice, int32_t status);
 
 // ---- server.cc
@@ -257,6 +285,8 @@ uint64_t server_capacity(const Server &server, uint64_t begin_ns, uint64_t end_n
 
 // Takes one slice into the fabric; the instance has room for it.
 void slice_post(Fabric &fabric, Endpoint &endpoint, const tent_slice &given);
+// The same, for nobody: no result is owed.
+void slice_forge(Fabric &fabric, Endpoint &endpoint, const tent_slice &given);
 void slice_release(Fabric &fabric, Slice &slice);
 // A slice of an endpoint pair, not on its way yet.
 Slice &slice_make(Fabric &fabric, Endpoint &from);
@@ -296,6 +326,8 @@ void endpoint_news(Endpoint &endpoint, int32_t status, std::string sentence);
 void endpoint_setup(Fabric &fabric, Endpoint &endpoint);
 void endpoint_link_detected(Fabric &fabric, Endpoint &endpoint);
 void endpoint_end(Fabric &fabric, Endpoint &endpoint);
+// Its process is gone: as ended, but the core still holds it.
+void endpoint_orphan(Fabric &fabric, Endpoint &endpoint);
 int32_t plugin_offer(void *opaque, const tent_endpoint_params *params, void **out, void *offer,
                      uint32_t *size);
 int32_t plugin_accept(void *opaque, const tent_endpoint_params *params, void **out, void *answer,
@@ -303,8 +335,10 @@ int32_t plugin_accept(void *opaque, const tent_endpoint_params *params, void **o
 int32_t plugin_connect(void *opaque, void *opaque_endpoint, const tent_endpoint_params *params);
 int32_t plugin_endpoint_close(void *opaque, void *opaque_endpoint);
 int32_t plugin_endpoint_retire(void *opaque, void *opaque_endpoint);
-// Tells the core what waits in instance.news.
+// Tells the core what waits in instance.news and which of its rails changed.
 void news_report(Instance &instance);
+RailUse *rail_use(Instance &instance, Rail &rail, uint32_t index);
+void rail_detected(Fabric &fabric, const Rail &rail, uint32_t change);
 void rail_link(Fabric &fabric, Rail &rail, bool up, bool blackhole);
 uint64_t path_latency_ns(const Endpoint &endpoint);
 
@@ -316,6 +350,8 @@ void stream_break(Fabric &fabric, Stream &stream, uint32_t generation);
 // A link changed: what was held may go on.
 void streams_retry(Fabric &fabric);
 void streams_end(Instance &instance);
+// The same for a killed process, whose core still holds them. silent: the other sides do not hear.
+void streams_orphan(Instance &instance, bool silent);
 int32_t plugin_stream_listen(void *opaque, const char *address, uint16_t *port);
 int32_t plugin_stream_connect(void *opaque, const char *address, void **out);
 int32_t plugin_stream_accept(void *opaque, void **out, char *from);
@@ -323,6 +359,10 @@ int32_t plugin_stream_state(void *opaque, void *opaque_stream);
 int64_t plugin_stream_send(void *opaque, void *opaque_stream, const void *bytes, uint64_t size);
 int64_t plugin_stream_receive(void *opaque, void *opaque_stream, void *bytes, uint64_t room);
 void plugin_stream_close(void *opaque, void *opaque_stream);
+
+// ---- hosts.cc
+
+void host_set(Fabric &fabric, Host &host, uint32_t state, bool deaf);
 
 // ---- run.cc
 

@@ -61,6 +61,14 @@ void inbox_push(Instance &instance, Slice &slice, Action action) {
     instance.inbox_tail = &slice;
 }
 
+// A slice has come to where memory is touched: in the engine's poll, or by the card of a host whose
+// engine is stopped.
+void reach(Instance &instance, Slice &slice, Action action) {
+    inbox_push(instance, slice, action);
+    if (instance.place != nullptr && instance.place->state == TENT_SIM_HOST_FROZEN_CARD)
+        inbox_work(instance);
+}
+
 }  // namespace
 
 Slice &slice_make(Fabric &fabric, Endpoint &from) {
@@ -104,7 +112,9 @@ void slice_depart(Fabric &fabric, Slice &slice) {
     server_enqueue(fabric, slice.jobs[0]);
 }
 
-void slice_post(Fabric &fabric, Endpoint &endpoint, const tent_slice &given) {
+namespace {
+
+void slice_begin(Fabric &fabric, Endpoint &endpoint, const tent_slice &given, bool owed) {
     Slice &slice = slice_make(fabric, endpoint);
     slice.refs = 1;  // ours, until the end of this function
     slice.id = given.id;
@@ -113,9 +123,8 @@ void slice_post(Fabric &fabric, Endpoint &endpoint, const tent_slice &given) {
     slice.local = static_cast<uint8_t *>(given.local);
     slice.remote = given.remote;
     slice.length = slice.wire_bytes = given.length;
-    slice.owed = true;
-    endpoint.instance->posted++;
-    record(fabric, TENT_SIM_TRACE_POST, slice, TENT_OK);
+    slice.owed = owed;
+    if (!endpoint.orphan) record(fabric, TENT_SIM_TRACE_POST, slice, TENT_OK);
     if (endpoint.failed) {
         slice_finish(fabric, slice, TENT_E_TRANSPORT);
     } else if (slice.to == nullptr || endpoint.broken) {
@@ -134,6 +143,17 @@ void slice_post(Fabric &fabric, Endpoint &endpoint, const tent_slice &given) {
         }
     }
     slice_release(fabric, slice);
+}
+
+}  // namespace
+
+void slice_post(Fabric &fabric, Endpoint &endpoint, const tent_slice &given) {
+    endpoint.instance->posted++;
+    slice_begin(fabric, endpoint, given, true);
+}
+
+void slice_forge(Fabric &fabric, Endpoint &endpoint, const tent_slice &given) {
+    slice_begin(fabric, endpoint, given, false);
 }
 
 void slice_release(Fabric &fabric, Slice &slice) {
@@ -181,7 +201,7 @@ void slice_lands(Fabric &fabric, Slice &slice) {
     else if (sink.closed)
         slice_drop(fabric, slice, TENT_SIM_TRACE_DISCARD);
     else
-        inbox_push(*sink.instance, slice, Action::Land);
+        reach(*sink.instance, slice, Action::Land);
 }
 
 void slice_requested(Fabric &fabric, Slice &slice) {
@@ -191,7 +211,7 @@ void slice_requested(Fabric &fabric, Slice &slice) {
     else if (slice.to->closed)
         slice_drop(fabric, slice, TENT_SIM_TRACE_DISCARD);
     else
-        inbox_push(*slice.to->instance, slice, Action::Serve);
+        reach(*slice.to->instance, slice, Action::Serve);
 }
 
 void slice_acknowledged(Fabric &fabric, Slice &slice) {
@@ -220,7 +240,7 @@ void slice_finish(Fabric &fabric, Slice &slice, int32_t status) {
     Instance &instance = *slice.from->instance;
     const uint32_t at = (instance.results_first + instance.results_count++) % instance.slices_max;
     instance.results[at] = {slice.id, status, 0};
-    record(fabric, TENT_SIM_TRACE_COMPLETE, slice, status);
+    if (!slice.from->orphan) record(fabric, TENT_SIM_TRACE_COMPLETE, slice, status);
     if (slice.refs == 0) slice_give(fabric, slice);
 }
 

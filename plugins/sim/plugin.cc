@@ -40,10 +40,6 @@ int32_t available(char *reason, uint32_t reason_size) {
     return TENT_OK;
 }
 
-void now(Instance &instance) {
-    advance(*instance.fabric, instance.host->now_ns(instance.host->ctx));
-}
-
 int32_t open_instance(const tent_host *host, const tent_plugin_options *options, void **out) {
     auto instance = std::make_unique<Instance>();
     instance->host = host;
@@ -109,11 +105,15 @@ int32_t rail_open(void *opaque, const tent_rail_params *params, void **out, tent
     filled.numa = rail->numa;
     snprintf(filled.address, sizeof filled.address, "%s:%s", fabric.name.c_str(), params->device);
     memcpy(info, &filled, std::min<size_t>(info->size, sizeof filled));
-    *out = rail;
+    *out = rail_use(instance, *rail, params->index);
     return TENT_OK;
 }
 
-void rail_close(void *, void *) {}  // it belongs to the fabric
+void rail_close(void *opaque, void *opaque_use) {
+    Instance &instance = instance_of(opaque);
+    std::lock_guard guard(instance.fabric->mutex);
+    std::erase_if(instance.rails, [&](const auto &use) { return use.get() == opaque_use; });
+}
 
 int32_t rail_reach(void *opaque, void *, const char *peer_rail) {
     Instance &instance = instance_of(opaque);
@@ -149,7 +149,7 @@ int32_t region_release(void *opaque, void *opaque_region) {
 uint32_t post(void *opaque, void *opaque_endpoint, const tent_slice *slices, uint32_t count) {
     Instance &instance = instance_of(opaque);
     std::lock_guard guard(instance.fabric->mutex);
-    now(instance);
+    catch_up(instance);
     const uint32_t taken = std::min(count, instance.slices_max - instance.posted);
     for (uint32_t i = 0; i < taken; i++)
         slice_post(*instance.fabric, *static_cast<Endpoint *>(opaque_endpoint), slices[i]);
@@ -164,7 +164,7 @@ uint32_t poll(void *opaque, tent_slice_result *results, uint32_t room, uint32_t 
     {
         std::lock_guard guard(fabric.mutex);
         run_note(instance);
-        now(instance);
+        catch_up(instance);
         if (!instance.due()) return 0;
         *busy = 1;
         // What lands may be followed by more at the same time, where latencies are 0.
@@ -179,7 +179,7 @@ uint32_t poll(void *opaque, tent_slice_result *results, uint32_t room, uint32_t 
             instance.posted--;
         }
         instance.stream_news = false;
-        news = !instance.news.empty();
+        news = !instance.news.empty() || instance.rail_news;
     }
     if (news) news_report(instance);
     return count;
@@ -193,7 +193,8 @@ uint64_t next_ns(void *opaque) {
     Instance &instance = instance_of(opaque);
     std::lock_guard guard(instance.fabric->mutex);
     if (instance.due()) return 0;
-    return instance.fabric->heap.empty() ? NEVER : instance.fabric->heap.front().time_ns;
+    return instance.dead || instance.fabric->heap.empty() ? NEVER
+                                                          : instance.fabric->heap.front().time_ns;
 }
 
 const tent_plugin SIM_PLUGIN = {

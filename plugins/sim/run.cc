@@ -33,6 +33,7 @@ struct Loop {
 
     int32_t step(uint32_t index, uint64_t now_ns);
     bool collect(uint64_t now_ns);
+    void spare();
     int32_t instant(uint64_t now_ns, bool everyone);
     bool finished();
     uint64_t next_ns(uint64_t now_ns);
@@ -54,16 +55,29 @@ bool Loop::collect(uint64_t now_ns) {
     advance(fabric, now_ns);
     bool any = false;
     for (const Instance *instance : fabric.instances) {
-        if (!instance->due() || instance->driver_index >= options.engine_count) continue;
+        if (!instance->due() || instance->still()) continue;
+        if (instance->driver_index >= options.engine_count) continue;
         if (options.engines[instance->driver_index] != instance->driver) continue;
         due[instance->driver_index] = any = true;
     }
     return any;
 }
 
+// Leaves the engines of frozen and dead processes alone.
+void Loop::spare() {
+    std::lock_guard guard(fabric.mutex);
+    for (const Instance *instance : fabric.instances)
+        if (instance->still() && instance->driver_index < options.engine_count &&
+            options.engines[instance->driver_index] == instance->driver)
+            due[instance->driver_index] = false;
+}
+
 int32_t Loop::instant(uint64_t now_ns, bool everyone) {
     collect(now_ns);
-    if (everyone) std::fill(due.begin(), due.end(), true);
+    if (everyone) {
+        std::fill(due.begin(), due.end(), true);
+        spare();
+    }
     for (int round = 0; round < ROUNDS_MAX; round++) {
         for (uint32_t i = 0; i < options.engine_count; i++) {
             if (!due[i]) continue;

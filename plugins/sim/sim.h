@@ -82,6 +82,27 @@ TENT_API int32_t tent_sim_host(tent_sim *sim, const char *name, const char *addr
 TENT_API int32_t tent_sim_host_address(tent_sim *sim, uint32_t host, char *text,
                                        uint64_t text_size);
 
+/* Processes of a host that live; new ones may be opened where others were killed. */
+#define TENT_SIM_HOST_RUNS 0
+/* Stopped, as by SIGSTOP: tent_sim_run does not step them. What arrives waits and lands when they
+ * run again; connections stay. */
+#define TENT_SIM_HOST_FROZEN 1
+/* The same, but memory is reached without them, as by a network card: data lands. */
+#define TENT_SIM_HOST_FROZEN_CARD 2
+/* Gone, as by SIGKILL: nothing reaches their memory any more, what they had not sent is never sent,
+ * their connections and listeners end at once. */
+#define TENT_SIM_HOST_KILLED 3
+/* Gone with the machine: no connection ends, nothing answers, nothing passes its rails until it
+ * runs again. */
+#define TENT_SIM_HOST_DARK 4
+/* flag: its listeners refuse new control connections */
+#define TENT_SIM_HOST_DEAF 1
+
+/* What the engines that are open on the host now do from now on. A killed engine is inert: it is
+ * still to be closed, which neither moves the clock nor reaches anybody; tent_sim_run may be given
+ * it and does not step it. Errors: INVALID, NOT_FOUND. */
+TENT_API int32_t tent_sim_host_state(tent_sim *sim, uint32_t host, uint32_t state, uint32_t flags);
+
 typedef struct tent_sim_point {
     uint64_t time_ns;
     uint64_t bytes_per_s;
@@ -140,8 +161,10 @@ TENT_API int32_t tent_sim_rail(tent_sim *sim, uint32_t host, const char *name,
 TENT_API int32_t tent_sim_rail_set(tent_sim *sim, uint32_t rail,
                                    const tent_sim_rail_options *options);
 /* The link. Down (up = 0): what is on its way vanishes, after down_detect_ns the endpoints of its
- * paths fail with TENT_E_TRANSPORT, new ones cannot be set up. Black hole: everything that passes
- * vanishes without a word, acknowledgements included. */
+ * paths fail with TENT_E_TRANSPORT, new ones cannot be set up. The engines whose rail it is are
+ * told so after down_detect_ns as well, if it is still down, and at once when it is up again;
+ * those at the other end of a path are not. Black hole: everything that passes vanishes without a
+ * word, acknowledgements included. */
 TENT_API int32_t tent_sim_rail_link(tent_sim *sim, uint32_t rail, uint32_t up, uint32_t blackhole);
 
 /* the cut's bandwidth is shared by both directions; else each has its own */
@@ -195,12 +218,22 @@ typedef struct tent_sim_record {
     uint32_t rail;      /* of the initiator */
     uint32_t peer_rail; /* of the target */
     int32_t status;
+    uint64_t remote;   /* absolute address at the target */
+    uint64_t endpoint; /* the initiator core's number */
 } tent_sim_record;
 
 /* Copies records [first, first + room) and returns how many there are in all; what did not fit
  * into trace_room was not kept, *lost (may be NULL) says how many. */
 TENT_API uint64_t tent_sim_trace(tent_sim *sim, uint64_t first, tent_sim_record *records,
                                  uint64_t room, uint64_t *lost);
+
+/* Posts what no engine of ours would: an access of `op` to [remote, remote + length) over the
+ * endpoint that the initiator's core calls `endpoint`, in the engine that listens on `host`. For
+ * tests of what the target checks. It travels like any slice, with the id UINT64_MAX in the trace;
+ * the initiator hears nothing of its end. `local` must stay until the fabric is destroyed. Errors:
+ * INVALID, NOT_FOUND (no such endpoint is open there). */
+TENT_API int32_t tent_sim_forge(tent_sim *sim, uint32_t host, uint64_t endpoint, uint32_t op,
+                                void *local, uint64_t remote, uint64_t length);
 
 /* ---- running ------------------------------------------------------------------------------- */
 
@@ -227,9 +260,10 @@ typedef struct tent_sim_run_options {
 } tent_sim_run_options;
 
 /* Moves the clock from event to event and steps the engines concerned until each has nothing more
- * to do. Returns at the very time at which the batches are as wanted (TENT_OK) or until_ns is
- * reached (TENT_OK without batches, else TENT_E_TIMEOUT; the clock then stands at until_ns). An
- * until_ns in the past only steps at now. Errors: INVALID, or what a step failed with. */
+ * to do; those of a host that is frozen or dead are left alone. Returns at the very time at which
+ * the batches are as wanted (TENT_OK) or until_ns is reached (TENT_OK without batches, else
+ * TENT_E_TIMEOUT; the clock then stands at until_ns). An until_ns in the past only steps at now.
+ * Errors: INVALID, or what a step failed with. */
 TENT_API int32_t tent_sim_run(tent_sim *sim, const tent_sim_run_options *options);
 
 /* cdef: end */

@@ -35,7 +35,8 @@ struct Stream {
     std::string address;  // connecting: whereto; accepted: wherefrom
     bool ended = false;   // its owner closed it
     bool peer_ended = false;
-    bool held = false;  // its bytes wait for a live rail
+    bool orphan = false;  // its owner was killed, and will still close it
+    bool held = false;    // its bytes wait for a live rail
     uint32_t held_generation = 0;
     uint32_t refs = 0;  // events
     std::vector<uint8_t> inbound;

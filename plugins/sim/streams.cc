@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "fabric.h"
 
@@ -88,7 +89,8 @@ void stream_lose(Fabric &fabric, Stream &stream, int32_t error = TENT_E_PEER) {
 
 void establish(Fabric &fabric, Stream &stream) {
     Listener *listener = listener_find(fabric, stream.address);
-    if (listener == nullptr || listener->backlog.size() >= BACKLOG_MAX) {
+    const bool deaf = stream.peer_host != nullptr && stream.peer_host->deaf;
+    if (listener == nullptr || deaf || listener->backlog.size() >= BACKLOG_MAX) {
         stream_lose(fabric, stream);
         return;
     }
@@ -144,8 +146,19 @@ void stream_end(Fabric &fabric, Stream &stream) {
     stream_free_when_done(fabric, stream);
 }
 
-void now(Instance &instance) {
-    advance(*instance.fabric, instance.host->now_ns(instance.host->ctx));
+// The one that an accepted or connected stream's owner, killed meanwhile, knows.
+void stream_orphan(Fabric &fabric, Stream &stream, bool silent) {
+    stream.orphan = true;
+    stream.refs++;  // nothing frees it before its core lets go
+    stream.state = StreamState::Broken;
+    stream.error = TENT_E_PEER;
+    if (silent) {
+        stream.ended = true;
+        stream.instance = nullptr;
+        let_go(fabric, stream);
+    } else {
+        stream_end(fabric, stream);
+    }
 }
 
 }  // namespace
@@ -191,6 +204,23 @@ void streams_end(Instance &instance) {
         stream_end(fabric, **found);
 }
 
+void streams_orphan(Instance &instance, bool silent) {
+    Fabric &fabric = *instance.fabric;
+    for (const auto &listener : instance.listeners)
+        for (Stream *stream : listener->backlog) {
+            stream_orphan(fabric, *stream, silent);
+            stream->orphan = false;  // its core never knew of it
+            stream->refs--;
+            stream_free_when_done(fabric, *stream);
+        }
+    instance.listeners.clear();
+    std::vector<Stream *> ours;
+    for (const auto &stream : fabric.streams)
+        if (stream->instance == &instance) ours.push_back(stream.get());
+    for (Stream *stream : ours)
+        stream_orphan(fabric, *stream, silent);
+}
+
 int32_t plugin_stream_listen(void *opaque, const char *address, uint16_t *port) {
     Instance &instance = instance_of(opaque);
     Fabric &fabric = *instance.fabric;
@@ -228,10 +258,15 @@ int32_t plugin_stream_connect(void *opaque, const char *address, void **out) {
     Instance &instance = instance_of(opaque);
     Fabric &fabric = *instance.fabric;
     std::lock_guard guard(fabric.mutex);
-    now(instance);
+    catch_up(instance);
     Stream &stream = stream_make(fabric);
-    stream.instance = &instance;
     stream.address = address;
+    if (instance.dead) {
+        stream_orphan(fabric, stream, true);
+        *out = &stream;
+        return TENT_OK;
+    }
+    stream.instance = &instance;
     stream.host = instance.place;
     stream.peer_host = host_of_address(fabric, stream.address);
     stream.refs++;
@@ -275,7 +310,7 @@ int64_t plugin_stream_send(void *opaque, void *opaque_stream, const void *bytes,
     if (stream.peer == nullptr || stream.peer->ended) return static_cast<int64_t>(size);
     const uint64_t room = STREAM_ROOM - std::min(STREAM_ROOM, stream.peer->waiting());
     const uint64_t taken = std::min(size, room);
-    now(instance);
+    catch_up(instance);
     if (taken > 0) send_to(fabric, *stream.peer, bytes, taken, false);
     return static_cast<int64_t>(taken);
 }
@@ -302,8 +337,14 @@ int64_t plugin_stream_receive(void *opaque, void *opaque_stream, void *bytes, ui
 void plugin_stream_close(void *opaque, void *opaque_stream) {
     Instance &instance = instance_of(opaque);
     std::lock_guard guard(instance.fabric->mutex);
-    now(instance);
-    stream_end(*instance.fabric, stream_of(opaque_stream));
+    catch_up(instance);
+    Stream &stream = stream_of(opaque_stream);
+    if (std::exchange(stream.orphan, false)) {
+        stream.refs--;
+        stream_free_when_done(*instance.fabric, stream);
+        return;
+    }
+    stream_end(*instance.fabric, stream);
 }
 
 }  // namespace tent::sim

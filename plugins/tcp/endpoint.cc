@@ -4,7 +4,9 @@
 // fork of the process may keep its description alive.
 #include "state.h"
 
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <algorithm>
@@ -74,6 +76,15 @@ void unfinished_finish(Endpoint &endpoint, int32_t status) {
             record_finish(instance, record, status);
         }
     }
+}
+
+// What the system holds of it, SIOCOUTQ, are the bytes that the peer's system has not acknowledged,
+// sent or not.
+uint64_t acknowledged_bytes(const Connection &connection) {
+    int waiting = 0;
+    if (ioctl(connection.fd, SIOCOUTQ, &waiting) != 0) return 0;
+    // The opening waits there, too, and is not counted.
+    return connection.sent_bytes - std::min(connection.sent_bytes, static_cast<uint64_t>(waiting));
 }
 
 bool connections_make(Endpoint &endpoint, uint32_t count) {
@@ -280,6 +291,20 @@ int32_t endpoint_close(void *, void *handle) {
         endpoint_free(endpoint);
     }
     return TENT_OK;
+}
+
+uint64_t endpoint_progress(void *, void *handle) {
+    auto &endpoint = *static_cast<Endpoint *>(handle);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < endpoint.connection_count; ++i) {
+        const Connection &connection = endpoint.connections[i];
+        if (connection.phase == Phase::STANDING) {
+            bytes += acknowledged_bytes(connection) + connection.received_bytes;
+        }
+    }
+    // Of a closed connection nothing is known any more.
+    endpoint.progress_bytes = std::max(endpoint.progress_bytes, bytes);
+    return endpoint.progress_bytes;
 }
 
 int32_t endpoint_retire(void *, void *handle) {

@@ -306,6 +306,7 @@ const tent_plugin PLUGIN = {
     .stream_send = nullptr,
     .stream_receive = nullptr,
     .stream_close = nullptr,
+    .endpoint_progress = endpoint_progress,
 };
 
 }  // namespace

@@ -377,6 +377,7 @@ bool bytes_receive(Connection &connection, uint64_t *budget) {
     }
     connection.endpoint->instance->moved = true;
     const uint64_t size = static_cast<uint64_t>(received);
+    connection.received_bytes += size;
     const uint64_t payload = std::min(size, wanted.payload_size);
     receive.stage_end += static_cast<uint32_t>(size - payload);
     items_advance(connection, nullptr, payload);

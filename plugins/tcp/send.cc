@@ -289,6 +289,7 @@ void connection_send(Connection &connection) {
         }
         instance.moved = true;
         connection.stalls = 0;
+        connection.sent_bytes += static_cast<uint64_t>(sent);
         budget -= static_cast<uint64_t>(sent);
         pieces_advance(send, static_cast<uint64_t>(sent));
         if (send.iov_next == send.iov_count) {

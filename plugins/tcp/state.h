@@ -142,6 +142,8 @@ struct Connection {
     uint32_t events = 0;      // asked of epoll
     uint32_t opening_done = 0;
     uint64_t outstanding_bytes = 0;  // posted and not replied to
+    uint64_t sent_bytes = 0;         // taken by the system, and
+    uint64_t received_bytes = 0;     // got from it, since the connection stands
     RecordList queue;                // posted, in no frame yet
     Connection *dirty_next = nullptr;
     Replies *replies = nullptr;  // target only
@@ -171,6 +173,7 @@ struct Endpoint {
     uint32_t tag_limit = 0;
     Connection *run_connection = nullptr;  // small slices go there until run_bytes is a frame
     uint64_t run_bytes = 0;
+    uint64_t progress_bytes = 0;  // as told last
     std::unique_ptr<Connection[]> connections;
     std::unique_ptr<Replies[]> replies;
     std::unique_ptr<uint64_t[]> tags_in_use;  // target: bitmap
@@ -268,6 +271,7 @@ int32_t endpoint_connect(void *instance, void *endpoint, const tent_endpoint_par
 int32_t endpoint_adopt(void *instance, void *endpoint, uint32_t connection, int fd);
 int32_t endpoint_close(void *instance, void *endpoint);
 int32_t endpoint_retire(void *instance, void *endpoint);
+uint64_t endpoint_progress(void *instance, void *endpoint);
 
 }  // namespace tent::tcp
 

@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from tent.orchestration.segment import Segment
 
 
+# Their memory is still in use: they must not hide behind another request's failure.
+GRAVE = (Status.UNFENCED_LOCAL, Status.UNFENCED)
+
+
+def _graver(status: int, than: int) -> bool:
+    rank = {int(grave): len(GRAVE) - i for i, grave in enumerate(GRAVE)}
+    return rank.get(status, 0) > rank.get(than, 0)
+
+
 @dataclass(frozen=True)
 class _Submitted:
     """What one submit call asked for; for error messages only."""
@@ -386,8 +395,8 @@ class Batch:
         self._count = 0
 
     def _outcome(self, status: int, sentence: str = "") -> tuple[int, str]:
-        """The first failure of all instalments."""
-        if self._error is None and status < 0:
+        """The first failure of all instalments, of the gravest kind."""
+        if status < 0 and (self._error is None or _graver(status, self._error[0])):
             self._error = (status, sentence)
         return self._error or (Status.OK, "")
 
@@ -398,7 +407,8 @@ class Batch:
         failed = np.flatnonzero(rows["status"] < 0)
         if len(failed) == 0:
             raise error_for(*self._error)
-        index = int(failed[0])
+        grave = next((s for s in GRAVE if (rows["status"] == s).any()), None)
+        index = int(failed[0] if grave is None else np.argmax(rows["status"] == grave))
         status = int(rows["status"][index])
         cause = self._error[1] if status == self._error[0] else ""
         more = f" ({len(failed)} of {len(rows)} requests failed)" if len(rows) > 1 else ""

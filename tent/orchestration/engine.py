@@ -38,6 +38,7 @@ from tent.types import (
     Op,
     RegionInfo,
     Status,
+    UnfencedRange,
     parse_access,
     parse_class,
     parse_op,
@@ -538,6 +539,15 @@ class Engine:
     def events(self) -> list[Event]:
         """Takes what the engine reported since the last call, oldest first. Never waits."""
         return self.native.events()
+
+    def unfenced(self, *, forget_proven: bool = False) -> tuple[UnfencedRange, ...]:
+        """Peers' memory that a write of ours may still change, oldest first: see `Unfenced`.
+
+        A range turns `proven` when the peer has confirmed, after all, that nothing can land any
+        more, or its process is known to be gone (an event FENCED says so, too). forget_proven:
+        those are dropped once they were returned. At most 4096 are kept.
+        """
+        return self.native.unfenced(forget_proven=forget_proven)
 
     def counters(self) -> Counters:
         """Counters of the engine, its rails, endpoints and classes."""

@@ -313,9 +313,9 @@ TEST(a_listen_text_that_names_no_usable_carrier_is_refused_with_a_sentence) {
     CHECK(says(open_with("tube://10.0.0.1:7", nullptr), TENT_E_INVALID, "no rail of it"));
     CHECK(says(open_with("null://10.0.0.1:7", "plan 1\nrail 0 null a\nroute * : null[0]\n"),
                TENT_E_UNSUPPORTED, "cannot carry control messages"));
-    CHECK(says(open_with("tube://10.0.0.1:7",
-                         "plan 1\ndecorate tube fault\nrail 0 tube a\nroute * : tube[0]\n"),
-               TENT_E_UNSUPPORTED, "decorated"));
+    CHECK(says(open_with("null://10.0.0.1:7",
+                         "plan 1\ndecorate null fault\nrail 0 null a\nroute * : null[0]\n"),
+               TENT_E_UNSUPPORTED, "which fault decorates"));
     CHECK(says(open_with("tube://10.0.0.1:7",
                          "plan 1\nrail 0 tube a\nrail 1 tube sockets\n"
                          "route * : tube[0]\n"),

@@ -7,68 +7,6 @@
 
 using namespace sim_engines;
 
-namespace {
-
-// Two hosts of equal rails; host 0 writes to host 1.
-struct Two : Fabric {
-    uint64_t segment = 0;
-    explicit Two(const std::vector<RailSpec> &rails, size_t memory = 16 * MIB,
-                 const std::string &route = "", const std::string &lines = "") {
-        add("a", rails, memory);
-        add("b", rails, memory);
-        open(0, route, lines);
-        open(1, route, lines);
-        segment = connect(0, 1);
-    }
-    uint64_t transfer(const Ask &ask) { return Fabric::transfer(0, 1, segment, ask); }
-    tent_sim_batch submit(const Ask &ask) { return Fabric::submit(0, 1, segment, ask); }
-    void finish(const tent_sim_batch &batch) {
-        CHECK_EQ(run(now_ns() + SECOND, {batch}), TENT_OK);
-        CHECK_EQ(tent_batch_poll(batch.engine, batch.batch), TENT_OK);
-        CHECK_EQ(tent_batch_close(batch.engine, batch.batch), TENT_OK);
-    }
-    tent_counters engine_row() {
-        tent_counters row{};
-        uint32_t count = 1;
-        CHECK_EQ(
-            tent_counters_read(hosts[0].engine, TENT_COUNTERS_ENGINE, &row, sizeof row, &count),
-            TENT_OK);
-        return row;
-    }
-    uint64_t class_bytes(uint64_t class_) {
-        tent_counters rows[3] = {};
-        uint32_t count = 3;
-        CHECK_EQ(
-            tent_counters_read(hosts[0].engine, TENT_COUNTERS_CLASS, rows, sizeof rows[0], &count),
-            TENT_OK);
-        return rows[class_].id == class_ ? rows[class_].bytes_written : UINT64_MAX;
-    }
-    std::vector<tent_counters> endpoints() {
-        std::vector<tent_counters> rows(64);
-        uint32_t count = 64;
-        CHECK_EQ(tent_counters_read(hosts[0].engine, TENT_COUNTERS_ENDPOINT, rows.data(),
-                                    sizeof rows[0], &count),
-                 TENT_OK);
-        rows.resize(count);
-        return rows;
-    }
-};
-
-std::vector<RailSpec> equal_rails(size_t count) {
-    return std::vector<RailSpec>(count, rail(25 * GB_S));
-}
-
-// Everything charged was released, on every row.
-void check_at_rest(Two &two) {
-    for (const tent_counters &row : two.endpoints()) {
-        CHECK_EQ(row.charged_bytes, row.released_bytes);
-        CHECK_EQ(row.inflight_slices, 0u);
-    }
-    CHECK_EQ(two.engine_row().inflight_slices, 0u);
-}
-
-}  // namespace
-
 TEST(a_request_over_equal_rails_takes_the_time_of_the_wire) {
     Two two(equal_rails(8));
     two.transfer({16 * MIB});

@@ -29,6 +29,12 @@ struct News {
     std::string sentence;
 };
 
+struct RailNews {
+    uint32_t rail;
+    int32_t status;
+    std::string sentence;
+};
+
 struct Grant {
     uint64_t begin;
     uint64_t length;
@@ -70,6 +76,7 @@ struct Host {
     uint64_t now_ns = 0;  // 0: the real clock
     std::string failure;
     std::vector<News> news;
+    std::vector<RailNews> rail_news;
     std::vector<Grant> grants;  // the first that contains the range answers; none: RANGE
     uint64_t checks = 0;
     uint64_t served_write = 0;
@@ -106,6 +113,9 @@ struct Host {
             return answered == endpoint ? self(ctx).reply_status : TENT_E_AUTH;
         };
         table.crc32c = crc32c;
+        table.rail_state = [](void *ctx, uint32_t rail, int32_t status, const char *text) {
+            self(ctx).rail_news.push_back({rail, status, text != nullptr ? text : ""});
+        };
         table.control_send = [](void *, uint64_t, const void *, uint32_t) { return TENT_OK; };
     }
     Host(const Host &) = delete;

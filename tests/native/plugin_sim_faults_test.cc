@@ -159,6 +159,86 @@ TEST(a_link_that_goes_down_fails_its_endpoints_after_a_while) {
     CHECK_EQ(world.status(fresh, id), TENT_OK);
 }
 
+TEST(a_rails_own_engine_alone_is_told_of_its_link) {
+    RailOptions options;
+    options.down_detect_ns = 500 * US;
+    Simple world(RailOptions(), options);
+    const auto &told = world.to.side.host.rail_news;
+    const uint64_t begin_ns = world.now_ns;
+    link(world, world.rail_b, false, false);
+    world.run(begin_ns + 500 * US - 1);
+    CHECK_EQ(told.size(), 0u);
+    world.run(begin_ns + 500 * US);
+    CHECK_EQ(told.size(), 1u);
+    CHECK_EQ(told[0].rail, 0u);
+    CHECK_EQ(told[0].status, TENT_E_TRANSPORT);
+    CHECK(told[0].sentence.find("b/0 is down") != std::string::npos);
+    link(world, world.rail_b, true, false);
+    world.settle();
+    CHECK_EQ(told.size(), 2u);
+    CHECK_EQ(told[1].status, TENT_OK);
+    CHECK_EQ(world.from.side.host.rail_news.size(), 0u);
+}
+
+TEST(a_link_that_is_back_before_it_was_missed_is_no_news_of_its_rail) {
+    RailOptions options;
+    options.down_detect_ns = 500 * US;
+    Simple world(RailOptions(), options);
+    const auto &told = world.to.side.host.rail_news;
+    const uint64_t begin_ns = world.now_ns;
+    link(world, world.rail_b, false, false);
+    world.run(begin_ns + 400 * US);
+    link(world, world.rail_b, true, false);
+    world.run(begin_ns + 450 * US);
+    link(world, world.rail_b, false, false);  // its own 500 us begin here
+    world.run(begin_ns + 950 * US - 1);
+    CHECK_EQ(told.size(), 0u);
+    world.run(begin_ns + 950 * US);
+    CHECK_EQ(told.size(), 1u);
+}
+
+TEST(a_black_hole_is_no_news_of_its_rail) {
+    Simple world;
+    link(world, world.rail_b, true, true);
+    world.run(world.now_ns + 1000 * MS);
+    link(world, world.rail_b, true, false);
+    world.run(world.now_ns + 1000 * MS);
+    CHECK_EQ(world.to.side.host.rail_news.size(), 0u);
+}
+
+TEST(a_rail_opened_while_its_link_is_down_is_told_so_under_its_own_number) {
+    Simple world;
+    const tent_plugin &plugin = *world.to.side.plugin;
+    tent_rail_params params{};
+    params.size = sizeof params;
+    params.index = 3;
+    params.device = "b/0";
+    tent_rail_info info{};
+    info.size = sizeof info;
+    void *second = nullptr;
+    link(world, world.rail_b, false, false);
+    world.run(world.now_ns + MS);
+    CHECK_EQ(plugin.rail_open(world.to.side.instance, &params, &second, &info), TENT_OK);
+    world.settle();
+    CHECK_EQ(world.to.side.host.rail_news.size(), 2u);
+    CHECK_EQ(world.to.side.host.rail_news[1].rail, 3u);
+    CHECK_EQ(world.to.side.host.rail_news[1].status, TENT_E_TRANSPORT);
+    plugin.rail_close(world.to.side.instance, second);
+    link(world, world.rail_b, true, false);
+    world.settle();
+    CHECK_EQ(world.to.side.host.rail_news.size(), 3u);
+    CHECK_EQ(world.to.side.host.rail_news[2].rail, 0u);
+}
+
+TEST(a_core_without_rail_news_is_not_called) {
+    Simple world;
+    world.to.side.host.table.size = offsetof(tent_host, rail_state);
+    link(world, world.rail_b, false, false);
+    world.run(world.now_ns + MS);
+    CHECK_EQ(world.to.side.host.rail_news.size(), 0u);
+    CHECK_EQ(world.lane.state(), TENT_E_TRANSPORT);
+}
+
 TEST(nothing_is_set_up_over_a_dead_link) {
     Simple world;
     link(world, world.rail_b, false, false);

@@ -54,12 +54,13 @@ struct Fabric {
     std::vector<tent_engine *> engines;
     uint64_t tick_ns = 0;
 
-    explicit Fabric(uint64_t seed = 1, uint32_t flags = 0) {
+    explicit Fabric(uint64_t seed = 1, uint32_t flags = 0, uint64_t trace_room = 0) {
         tent_sim_options options{};
         options.size = sizeof options;
         options.flags = flags;
         options.seed = seed;
         options.control_latency_ns = 5 * US;
+        options.trace_room = trace_room;
         CHECK_EQ(SIM(create)(&options, &sim), TENT_OK);
         name = SIM(name)(sim);
     }
@@ -108,6 +109,11 @@ struct Fabric {
             plan +=
                 "rail " + std::to_string(i) + " sim " + h.device_prefix + std::to_string(i) + "\n";
         plan += route.empty() ? "route * : sim[" + all_rails(host) + "] slice=64k\n" : route + "\n";
+        open_plan(host, plan, TENT_TEST_PLUGIN_DIR, slices_max);
+    }
+    void open_plan(size_t host, const std::string &plan, const std::string &plugin_path,
+                   uint32_t slices_max = 0) {
+        Host &h = hosts[host];
         tent_engine_options options{};
         options.size = sizeof options;
         options.flags = TENT_ENGINE_MANUAL;
@@ -115,7 +121,7 @@ struct Fabric {
         std::string listen = "sim://" + h.address;
         options.listen = listen.c_str();
         options.plan = plan.c_str();
-        options.plugin_path = TENT_TEST_PLUGIN_DIR;
+        options.plugin_path = plugin_path.c_str();
         options.key = "a key for tests of engines";
         options.key_size = 26;
         options.seed = host + 1;
@@ -196,5 +202,63 @@ struct Fabric {
         return now_ns() - begin_ns;
     }
 };
+
+// Two hosts of equal rails; host 0 writes to host 1.
+struct Two : Fabric {
+    uint64_t segment = 0;
+    explicit Two(const std::vector<RailSpec> &rails, size_t memory = 16 * MIB,
+                 const std::string &route = "", const std::string &lines = "") {
+        add("a", rails, memory);
+        add("b", rails, memory);
+        open(0, route, lines);
+        open(1, route, lines);
+        segment = connect(0, 1);
+    }
+    uint64_t transfer(const Ask &ask) { return Fabric::transfer(0, 1, segment, ask); }
+    tent_sim_batch submit(const Ask &ask) { return Fabric::submit(0, 1, segment, ask); }
+    void finish(const tent_sim_batch &batch) {
+        CHECK_EQ(run(now_ns() + SECOND, {batch}), TENT_OK);
+        CHECK_EQ(tent_batch_poll(batch.engine, batch.batch), TENT_OK);
+        CHECK_EQ(tent_batch_close(batch.engine, batch.batch), TENT_OK);
+    }
+    tent_counters engine_row() {
+        tent_counters row{};
+        uint32_t count = 1;
+        CHECK_EQ(
+            tent_counters_read(hosts[0].engine, TENT_COUNTERS_ENGINE, &row, sizeof row, &count),
+            TENT_OK);
+        return row;
+    }
+    uint64_t class_bytes(uint64_t class_) {
+        tent_counters rows[3] = {};
+        uint32_t count = 3;
+        CHECK_EQ(
+            tent_counters_read(hosts[0].engine, TENT_COUNTERS_CLASS, rows, sizeof rows[0], &count),
+            TENT_OK);
+        return rows[class_].id == class_ ? rows[class_].bytes_written : UINT64_MAX;
+    }
+    std::vector<tent_counters> endpoints() {
+        std::vector<tent_counters> rows(64);
+        uint32_t count = 64;
+        CHECK_EQ(tent_counters_read(hosts[0].engine, TENT_COUNTERS_ENDPOINT, rows.data(),
+                                    sizeof rows[0], &count),
+                 TENT_OK);
+        rows.resize(count);
+        return rows;
+    }
+};
+
+inline std::vector<RailSpec> equal_rails(size_t count) {
+    return std::vector<RailSpec>(count, rail(25 * GB_S));
+}
+
+// Everything charged was released, on every row.
+inline void check_at_rest(Two &two) {
+    for (const tent_counters &row : two.endpoints()) {
+        CHECK_EQ(row.charged_bytes, row.released_bytes);
+        CHECK_EQ(row.inflight_slices, 0u);
+    }
+    CHECK_EQ(two.engine_row().inflight_slices, 0u);
+}
 
 }  // namespace sim_engines

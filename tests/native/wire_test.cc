@@ -545,6 +545,16 @@ TEST(large_descriptor_is_put_together_from_its_parts) {
     CHECK(Buffer(assembler.bytes().begin(), assembler.bytes().end()) == bytes);
 }
 
+TEST(of_two_answers_to_one_request_the_one_that_began_last_counts) {
+    const Buffer first(2 * DESCRIBE_PART_SIZE_MAX, 1), second(2 * DESCRIBE_PART_SIZE_MAX, 2);
+    DescribeAssembler assembler(7);
+    CHECK_EQ(assembler.add(describe_part(7, first, 0), 10), TENT_IN_PROGRESS);
+    CHECK_EQ(assembler.add(describe_part(7, second, 0), 11), TENT_IN_PROGRESS);
+    CHECK_EQ(assembler.add(describe_part(7, first, DESCRIBE_PART_SIZE_MAX), 10), TENT_IN_PROGRESS);
+    CHECK_EQ(assembler.add(describe_part(7, second, DESCRIBE_PART_SIZE_MAX), 11), TENT_OK);
+    CHECK(Buffer(assembler.bytes().begin(), assembler.bytes().end()) == second);
+}
+
 TEST(parts_of_a_descriptor_that_do_not_fit_are_refused) {
     const Buffer bytes(2 * DESCRIBE_PART_SIZE_MAX, 1);
     DescribeAssembler gap(7);

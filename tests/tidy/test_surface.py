@@ -73,6 +73,7 @@ def test_package_holds_what_c_programs_and_type_checkers_need(package: Package) 
         "include/tent/tent.h",
         "include/tent/plugin.h",
         "include/tent/sim.h",
+        "include/tent/fault.h",
         "lib/cmake/tent/tentConfig.cmake",
         "lib/cmake/tent/tentConfigVersion.cmake",
     ]

@@ -1,4 +1,4 @@
-"""A deadline is a wish for an order: the earliest goes first, and a wrong one is refused."""
+"""Deadlines: the earliest goes first, a missed one ends its request, a wrong one is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests_support import LENGTH
 
-from tent import Batch, InvalidArgument, Status
+from tent import Batch, InvalidArgument, Status, Timeout
 from tent.testing import Pair, engine_pair
 
 # A megabyte takes most of a second, in slices of which few are in flight.
@@ -17,7 +17,7 @@ PLAN = (
     "rail 0 tcp 127.0.0.1 gbps=0.01 fault.throttle=10mbit\nroute * : tcp[0]\n"
 )
 SMALL = 16 << 10
-SOON = 0.01
+SOON = 30.0  # far beyond the test: for the order
 
 
 @pytest.fixture
@@ -80,9 +80,14 @@ def test_a_batch_with_the_earlier_deadline_overtakes_one_with_a_later(queue: Pai
         assert patient.poll() == Status.IN_PROGRESS
 
 
-def test_a_missed_deadline_changes_nothing(queue: Pair) -> None:
-    queue.initiator.write(queue.segment, local=queue.local[:SMALL], remote="target", deadline=1e-9)
-    assert queue.initiator.counters().engine.requests_failed == 0
+def test_a_missed_deadline_ends_its_request_and_no_other(queue: Pair) -> None:
+    with queue.initiator.batch(deadline=60.0) as patient:
+        patient.write(queue.segment, local=queue.local[:SMALL], remote="target")
+        with pytest.raises(Timeout):
+            queue.initiator.write(queue.segment, local=queue.local, remote="target", deadline=0.2)
+        patient.wait()
+    assert queue.initiator.counters().engine.requests_failed == 1
+    assert not queue.initiator.unfenced()
 
 
 @pytest.mark.parametrize("deadline", [0, 0.0, -1.0, float("nan"), float("inf")])

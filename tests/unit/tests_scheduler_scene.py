@@ -31,6 +31,11 @@ POST_MAX = 64  # slices an endpoint's post() takes at a time
 RESULTS_MAX = 256  # of one poll()
 MEMORY = 96 * MIB
 STRATEGIES = ("predictive", "round_robin", "static", "tent_paper")
+U32_MAX = 2**32 - 1
+CANARY = U32_MAX - 1  # lower half of the slice id of a probe
+SLOW_START_END = 64  # slices: docs/faults.md
+# Nobody is late or slow here: what the scheduler does of itself is compared.
+QUIET = {"deadline_floor": "60s", "slow_share": "0"}
 DURATIONS = {"rate_sample", "base_latency_window", "idle_half_life"}
 SWITCHES = {"estimator", "late_binding", "ecf", "end_game"}
 
@@ -65,7 +70,7 @@ class Submission:
     peer: int
     class_: int
     op: int
-    deadline_us: int  # after the submit; 0: none
+    deadline_s: int  # after the submit, beyond the scene's end: for the order; 0: none
     sizes: tuple[int, ...]
 
 
@@ -130,7 +135,7 @@ submissions = st.builds(
     peer=st.integers(0, 1),
     class_=st.sampled_from([NORMAL, NORMAL, HIGH, LOW]),
     op=st.sampled_from([Op.READ, Op.WRITE]).map(int),
-    deadline_us=st.sampled_from([0, 0, 0, 40, 400, 400, 3000]),
+    deadline_s=st.sampled_from([0, 0, 0, 40, 400, 400, 3000]),
     sizes=st.lists(request_sizes, min_size=1, max_size=4).map(tuple),
 )
 
@@ -183,6 +188,7 @@ class EngineStep:
     # In order of the trace: (slice id, Post), and (slice id, whether it went well).
     trace: list[tuple[int, Post | bool]] = field(default_factory=list)
     came: list[str] = field(default_factory=list)  # endpoints set up anew, by name
+    healed: list[str] = field(default_factory=list)  # of them, by their canary
     went: list[str] = field(default_factory=list)
 
 
@@ -224,7 +230,8 @@ class Stage:
                 spec.add(host, str(number))
         self.rails = hosts[0].rails
         self.targets = [fabric.engine(host) for host in hosts[1:]]
-        plan = fabric.plan(hosts[0], route=scene.route(), settings=scene.settings())
+        settings = scene.settings() | QUIET
+        plan = fabric.plan(hosts[0], route=scene.route(), settings=settings)
         self.engine = fabric.engine(hosts[0], plan=plan)
         self.memory = np.zeros(MEMORY, dtype=np.uint8)  # never touched: no byte is carried
         self.far = [np.zeros(MEMORY, dtype=np.uint8) for _ in self.targets]
@@ -255,7 +262,7 @@ class Stage:
                 remote=np.full(count, self.far[request.peer].ctypes.data, dtype=np.uint64),
                 length=np.array(request.sizes, dtype=np.uint64),
                 class_=Class(request.class_),
-                deadline=request.deadline_us / 1e6 if request.deadline_us else None,
+                deadline=request.deadline_s or None,
             )
         )
 
@@ -266,6 +273,8 @@ class Stage:
         records = trace_from(self.fabric, self.seen)
         self.seen += len(records)
         for record in records[records["host"] == 0]:
+            if int(record["slice"]) & U32_MAX == CANARY:
+                continue
             if record["kind"] == TRACE_POST:
                 post = tuple(int(record[name]) for name in ("rail", "peer_rail", "bytes", "op"))
                 step.trace.append((int(record["slice"]), post))
@@ -273,8 +282,11 @@ class Stage:
                 step.trace.append((int(record["slice"]), bool(record["status"] == 0)))
         for event in self.engine.events() if self.scene.outages else ():
             name = event.text.split(" failed: ")[0].removesuffix(" is ready")
+            name = name.split(" carries slices again: ")[0]
             if event.type == EventType.ENDPOINT_READY:
                 step.came.append(name)
+            elif event.type == EventType.ENDPOINT_HEALED:
+                step.healed.append(name)
             elif event.type == EventType.ENDPOINT_FAILED:
                 step.went.append(name)
         self.steps.append(step)
@@ -373,7 +385,7 @@ class Understudy:
         self.housekeeping_ns = 0
 
     def submit(self, call: Submission, now_ns: int) -> None:
-        deadline_ns = now_ns + int(call.deadline_us / 1e6 * 1e9) if call.deadline_us else U64_MAX
+        deadline_ns = now_ns + call.deadline_s * 10**9 if call.deadline_s else U64_MAX
         for size in call.sizes:
             ladder = self.ladders[call.peer]
             request = Request(call.peer, call.class_, size, ladder, deadline_ns)
@@ -417,7 +429,15 @@ class Understudy:
             if not ok:
                 failed.add(piece.path)
             self.scheduler.settle(piece, now_ns, ok=ok)
-        if due:
+            if ok and piece.path.slices_max < SLOW_START_END:
+                piece.path.slices_max *= 2
+                if piece.path.slices_max >= SLOW_START_END:
+                    piece.path.slices_max = U32_MAX
+        for name in step.healed:  # a canary is a result like others: it is seen by the same poll
+            path = self.paths[name]
+            path.ready, path.slices_max = True, 1
+            self.scheduler.due = True
+        if due or step.healed:
             more = self.schedule(now_ns)
             self.posted.update(zip(ids[len(mine) :], (piece for piece, _ in more), strict=False))
             mine += more
@@ -437,8 +457,7 @@ class Understudy:
                 self.scheduler.due = True
         for name in step.came:
             path = self.paths[name]
-            path.ready, path.progress_ns = True, step.now_ns
-            self.scheduler.due = True
+            path.progress_ns = step.now_ns
 
 
 def follow(film: Film) -> Iterator[tuple[object, object]]:

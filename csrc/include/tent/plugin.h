@@ -155,6 +155,11 @@ typedef struct tent_host {
      * control channel; arrives at endpoint_message. Returns AGAIN when it cannot be queued now.
      */
     int32_t (*control_send)(void *ctx, uint64_t endpoint, const void *bytes, uint32_t size);
+    /* News of a rail as a whole (port, link): TENT_OK: it is up; negative: down, every endpoint on
+     * it is abandoned at once and none is tried until it is up again. rail: the plan's number.
+     * sentence may be NULL. Sockets need not call it: the core watches the system's links itself.
+     */
+    void (*rail_state)(void *ctx, uint32_t rail, int32_t status, const char *sentence);
 } tent_host;
 
 typedef struct tent_plugin_options {
@@ -265,10 +270,17 @@ typedef struct tent_plugin {
     int32_t (*stream_state)(void *instance, void *stream);
     /* Takes a prefix of the bytes and returns its length, 0: full now; negative: broken. */
     int64_t (*stream_send)(void *instance, void *stream, const void *bytes, uint64_t size);
-    /* Returns the bytes received, 0: none now; negative: closed by the other side or broken. */
+    /* Returns the bytes received, 0: none now; negative: closed by the other side or broken;
+     * TIMEOUT among these: cut off, and the other side may be well. */
     int64_t (*stream_receive)(void *instance, void *stream, void *bytes, uint64_t room);
     /* Bytes accepted before it are still delivered. The handle is gone. */
     void (*stream_close)(void *instance, void *stream);
+
+    /* Optional: bytes that have moved on the endpoint in either direction as far as the transport
+     * knows (sockets: acknowledged by the peer's system, and received); never falls. Asked when a
+     * slice is late, to tell a slow path from a dead one; may cost a system call. Without it a late
+     * slice means silence. */
+    uint64_t (*endpoint_progress)(void *instance, void *endpoint);
 } tent_plugin;
 
 /* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it

@@ -191,7 +191,9 @@ typedef struct tent_region_options {
 TENT_API int32_t tent_region_register(tent_engine *engine, void *address, uint64_t length,
                                       const tent_region_options *options, uint64_t *region);
 /* Releases a region: new remote accesses are refused, running ones end, then it returns;
- * afterwards no byte of it is touched. Errors: NOT_FOUND, BUSY (own requests use it). */
+ * afterwards no byte of it is touched. Errors: NOT_FOUND, BUSY (own requests use it; manual mode:
+ * running accesses have not ended, step the engine and call again), UNFENCED_LOCAL (a transport
+ * has not let go within the plan's fence_timeout: keep the memory, and call again). */
 TENT_API int32_t tent_region_release(tent_engine *engine, uint64_t region);
 /* Memory fit for transfers (page aligned, zeroed, its pages present, NOT registered); length is
  * rounded up to pages. Free it after release; engine close frees what is left. Errors: INVALID,
@@ -217,7 +219,9 @@ typedef struct tent_grant_options {
 TENT_API int32_t tent_grant_create(tent_engine *engine, const tent_grant_options *options,
                                    uint64_t *grant);
 /* Ends a grant: its endpoints are retired before this returns; later accesses are refused. Grant
- * 0 may be revoked: tent_segment_open by peers is refused from then on. Errors: NOT_FOUND. */
+ * 0 may be revoked: tent_segment_open by peers is refused from then on. Errors: NOT_FOUND; BUSY
+ * (manual mode) and UNFENCED_LOCAL (after the plan's fence_timeout): it is revoked, but a transport
+ * has not retired its endpoints yet; step the engine, and call again. */
 TENT_API int32_t tent_grant_revoke(tent_engine *engine, uint64_t grant);
 /* Writes the descriptor of a grant (0: the default one): opaque bytes to carry to peers by any
  * means; whoever holds them AND the engines' key may use the grant. *size in: room, out: bytes
@@ -247,7 +251,8 @@ TENT_API int32_t tent_segment_wait(tent_engine *engine, uint64_t segment, uint64
  * state). */
 TENT_API int32_t tent_segment_refresh(tent_engine *engine, uint64_t segment, uint64_t timeout_ns);
 /* Closes the imported segment; requests in flight on it are cancelled and waited for. Errors:
- * NOT_FOUND. */
+ * NOT_FOUND; BUSY (manual mode: step the engine and call again); UNFENCED_LOCAL (a transport has
+ * not let go of its endpoints in time: it stays closing, call again, or close the engine). */
 TENT_API int32_t tent_segment_close(tent_engine *engine, uint64_t segment);
 
 typedef struct tent_region_info {
@@ -286,7 +291,8 @@ TENT_API int32_t tent_descriptor_print(const void *bytes, uint64_t bytes_size, c
 
 /* refuse a submit whose destinations overlap within the batch (costs a sort) */
 #define TENT_BATCH_CHECK_OVERLAP 1
-/* CRC32C per slice, checked by the receiver of the bytes; CORRUPT fails the request */
+/* CRC32C per slice, checked by the receiver of the bytes; a slice that fails it is sent again,
+ * CORRUPT when that was in vain */
 #define TENT_BATCH_INTEGRITY 2
 
 typedef struct tent_batch_options {
@@ -295,8 +301,10 @@ typedef struct tent_batch_options {
     uint32_t class_;      /* TENT_CLASS_* */
     uint32_t completions; /* TENT_COMPLETIONS_* */
     const char *label;    /* matched by the plan's rows, at most 31 bytes; NULL: "" */
-    /* the batch's requests want to be done this long after their submit; 0: no deadline. Within a
-     * class the earliest deadline is served first; a missed one changes nothing else. */
+    /* each request of the batch ends at most this long after its submit; 0: no deadline. Within a
+     * class the earliest deadline is served first. Short of it by the plan's fence_reserve (at most
+     * a quarter) what is not sent yet is not sent any more, then what is in flight is fenced: a
+     * missed deadline is TENT_E_TIMEOUT, or TENT_E_UNFENCED where the peer could not confirm. */
     uint64_t deadline_ns;
 } tent_batch_options;
 
@@ -347,7 +355,7 @@ TENT_API int32_t tent_batch_submit_columns(tent_engine *engine, uint64_t batch,
 TENT_API int32_t tent_batch_seal(tent_engine *engine, uint64_t batch, uint64_t segment,
                                  const void *notice, uint32_t notice_size);
 /* TENT_OK when every request is terminal and succeeded, TENT_IN_PROGRESS, or the first failure's
- * status (by index). Never blocks. */
+ * status (by index; UNFENCED_LOCAL, then UNFENCED, go before any other). Never blocks. */
 TENT_API int32_t tent_batch_poll(tent_engine *engine, uint64_t batch);
 /* Waits for all requests to be terminal, at most timeout_ns, driving the engine itself when the
  * worker sleeps. Returns as tent_batch_poll, TENT_E_TIMEOUT when time ran out (nothing is
@@ -372,7 +380,7 @@ TENT_API int32_t tent_batch_status(tent_engine *engine, uint64_t batch, uint32_t
                                    tent_request_status *out, uint32_t stride, uint32_t *count);
 /* Opens, submits, waits, closes in one call: the fast way for small synchronous operations. After
  * timeout_ns unfinished requests are cancelled (fenced) and TENT_E_TIMEOUT returned. *index names
- * the first failed request. count <= 4096. */
+ * the failed request that the status is of (as of tent_batch_poll). count <= 4096. */
 TENT_API int32_t tent_transfer(tent_engine *engine, const tent_batch_options *options,
                                const tent_request *requests, uint32_t stride, uint32_t count,
                                uint64_t timeout_ns, uint32_t *index);
@@ -411,6 +419,10 @@ TENT_API int32_t tent_notice_poll(tent_engine *engine, void *bytes, uint32_t *si
 #define TENT_EVENT_NOTICE_DROPPED 11
 #define TENT_EVENT_REGION_CHANGED 12
 #define TENT_EVENT_LOG 13
+#define TENT_EVENT_ENDPOINT_SUSPECT 14 /* late, slow or refused a slice: no new slices for now */
+#define TENT_EVENT_ENDPOINT_HEALED 15  /* carries slices again, a few at first */
+#define TENT_EVENT_RAIL_DOWN 16        /* its link or port went down */
+#define TENT_EVENT_RAIL_UP 17
 
 typedef struct tent_event {
     uint64_t time_ns;
@@ -427,6 +439,30 @@ typedef struct tent_event {
 /* Takes up to *count events, oldest first. Never blocks. */
 TENT_API int32_t tent_events_poll(tent_engine *engine, tent_event *out, uint32_t stride,
                                   uint32_t *count);
+
+/* A range of a peer's memory that a write of ours may still change, because nobody confirmed that
+ * it cannot: the bytes behind a TENT_E_UNFENCED. Its new content, if it comes, is the old write's.
+ */
+typedef struct tent_unfenced_range {
+    uint64_t batch;     /* the handle it had; the batch may be closed */
+    uint64_t user_data; /* of the request */
+    uint64_t segment;   /* the handle it had */
+    uint64_t remote;    /* absolute address at the peer */
+    uint64_t length;
+    uint64_t endpoint; /* on which it was posted */
+    uint64_t time_ns;  /* when it became so (engine clock) */
+    uint32_t index;    /* of the request in its batch */
+    /* 1: proven since: the peer has retired the endpoint, or its process is gone. Told by a
+     * TENT_EVENT_FENCED, too. */
+    uint32_t proven;
+} tent_unfenced_range;
+
+/* The ranges that are or were unfenced, oldest first; *count in: room, out: how many there are (may
+ * exceed room). With flags 1 the proven ones are forgotten after they were copied. At most 4096 are
+ * kept, beyond that the oldest proven and then the oldest at all give way. Errors: INVALID. */
+#define TENT_UNFENCED_FORGET_PROVEN 1
+TENT_API int32_t tent_unfenced_read(tent_engine *engine, uint32_t flags, tent_unfenced_range *out,
+                                    uint32_t stride, uint32_t *count);
 
 #define TENT_COUNTERS_ENGINE 0   /* one row */
 #define TENT_COUNTERS_RAIL 1     /* one row per local rail of the installed plan */
