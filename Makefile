@@ -4,6 +4,7 @@
 #   make test      the whole test suite against the built package
 #   make lint      ruff, mypy, clang-format, clang-tidy
 #   make sanitize  native tests under address and undefined-behaviour, then thread sanitizer
+#   make chaos     100,000 drawn worlds and faults on the simulated fabric, every promise checked
 #   make bench     the benchmarks
 #   make build     the package in .venv; `make clean` removes everything made here
 #
@@ -24,7 +25,7 @@ cpp := $(filter csrc/% plugins/%,$(filter %.cc %.c,$(c_sources)))
 # A hung test is ended by pytest-timeout; this ends a hung pytest.
 limit := timeout --kill-after=10 1200
 
-.PHONY: build demo test lint format sanitize bench clean
+.PHONY: build demo test chaos lint format sanitize bench clean
 build: .venv/package.stamp
 	@:
 
@@ -45,6 +46,9 @@ demo: build
 
 test: build
 	@CMAKE_BUILD_PARALLEL_LEVEL=$(jobs) $(limit) $(bin)/pytest tests $(PYTEST_ARGS)
+
+chaos: build
+	@$(bin)/tent chaos --sim --seeds 100000 --jobs $(jobs) $(CHAOS_ARGS)
 
 # clang-tidy needs the compile commands of a configured build, not its outputs.
 lint: .venv/tools.stamp

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import statistics
 import subprocess
 import threading
@@ -63,6 +64,8 @@ class LineProcess:
             env=None if env is None else dict(env),
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # When its end of the pipe was seen to close, with whatever else it held open; 0: not yet.
+        self.closed_ns = 0
         self._errors: list[str] = []
         self._readers = [
             threading.Thread(target=self._read_answers, daemon=True),
@@ -86,6 +89,7 @@ class LineProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
+        self.closed_ns = time.monotonic_ns()
         self._lines.put("")
 
     def _read_errors(self) -> None:
@@ -117,6 +121,10 @@ class LineProcess:
             self._readers[1].join(timeout=2)
             raise self._failure(f"had ended before '{line}'") from None
         return self.answer(timeout_s=timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Nothing when it has ended already."""
+        self._process.send_signal(number)
 
     def sample(self, line: str) -> Sample:
         return Sample(**self.ask(line))

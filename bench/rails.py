@@ -4,7 +4,7 @@
                           [--strategy NAME] [--nominal] [--set NAME=VALUE ...]
 
 Two network namespaces joined by veth links with token buckets, an engine in each; needs root and
-iproute2. Leans on tests/netns.py, the harness and the installed package. Must never send a byte
+iproute2. Leans on tent.testing.netns, the harness and the installed package. Must never send a byte
 outside of its own namespaces. docs/benchmarks.md tells how to read the output.
 """
 
@@ -26,14 +26,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-
 from harness import BenchError, LineProcess
-from netns import Rails, RailsError
 from rails_report import RATIO_WANTED, Change, Report, Row, change_checks, plain_checks
 from reaction import TOLERANCE, WINDOW_NS, Sample, react
 from report import KIB, MIB, machine_facts
 from transports import package_version
+
+from tent.testing.netns import Rails, RailsError
 
 OPS = ("write", "read")
 CASES = ("1600/1600", "1600/200", "4000/4000/2000/500")

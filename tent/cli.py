@@ -28,7 +28,12 @@ INPUT_SIZE_MAX = 16 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.run is _chaos:
+        options.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         status: int = options.run(options)
     except TentError as error:
@@ -104,10 +109,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the facts as JSON")
     command.set_defaults(run=_explain)
 
+    help_text = "run a workload against faults and check every promise"
+    commands.add_parser("chaos", help=help_text, add_help=False).set_defaults(run=_chaos)
+
     command = commands.add_parser("descriptor", help="print what a descriptor describes")
     command.add_argument("file", help="file of descriptor bytes, - for standard input")
     command.set_defaults(run=_descriptor)
     return parser
+
+
+def _chaos(options: argparse.Namespace) -> int:
+    # The harness needs pytest, the other commands do not: it is asked for late, and reads its
+    # arguments itself.
+    try:
+        from tent.testing.chaos.main import main as chaos
+    except ModuleNotFoundError as error:
+        raise TentError(
+            f"the test harness needs the module {error.name}: pip install 'tent[test]'"
+        ) from error
+    return chaos(options.rest)
 
 
 def _size(text: str) -> int:

@@ -31,11 +31,16 @@ from tent.orchestration.segment import Segment
 from tent.scheduler.bound import Bandwidth, Flapping, Piecewise
 from tent.testing.fixtures import KEY
 from tent.testing.sim_library import NEVER, library
+from tent.types import Op, parse_op
 
 SECOND_NS = 1_000_000_000
 RUN_NS = 10 * SECOND_NS  # how long run waits for batches, unless told
 TRACE_ROOM = 1 << 20
 TICK_NS = 100_000
+
+# States of a host's processes; sim.h says what each means.
+RUNS, FROZEN, FROZEN_CARD, KILLED, DARK = range(5)
+FORGED_SLICE = (1 << 64) - 1  # the id of what `Fabric.forge` posts, in the trace
 
 TRACE_POST, TRACE_COMPLETE, TRACE_LAND, TRACE_DROP, TRACE_DISCARD = 1, 2, 3, 4, 5
 TRACE_DTYPE: np.dtype[np.void] = np.dtype(
@@ -49,6 +54,8 @@ TRACE_DTYPE: np.dtype[np.void] = np.dtype(
         ("rail", "<u4"),
         ("peer_rail", "<u4"),
         ("status", "<i4"),
+        ("remote", "<u8"),
+        ("endpoint", "<u8"),
     ]
 )
 
@@ -229,6 +236,16 @@ class Host:
         if not (made.up and not made.blackhole):
             sim.check(sim.lib.tent_sim_rail_link(native, index, made.up, made.blackhole))
         return rail
+
+    def set_state(self, state: int, *, deaf: bool = False) -> None:
+        """RUNS, FROZEN, FROZEN_CARD, KILLED or DARK, of the engines that are open on it now.
+
+        A killed engine is inert and still to be closed, which takes no time; another may be opened
+        in its place. deaf: new control connections are refused.
+        """
+        sim = library()
+        native = self.fabric.native
+        sim.check(sim.lib.tent_sim_host_state(native, self.index, state, int(deaf)))
 
     def __repr__(self) -> str:
         return f"<sim host {self.name} at {self.address}>"
@@ -478,6 +495,22 @@ class Fabric:
                 raise Timeout(f"{what}: not within {timeout_ns} ns of virtual time")
             self.run(until_ns=min(max(self.next_event_ns, now_ns + 1), now_ns + TICK_NS, end_ns))
         return self.now_ns
+
+    def forge(
+        self, host: Host, endpoint: int, *, op: Op | str, local: int, remote: int, length: int
+    ) -> None:
+        """Posts an access that no engine would, over an endpoint of the host's engine.
+
+        For tests of what the target checks: nobody hears of its end but the trace (FORGED_SLICE).
+        The memory at address `local` must stay until the fabric is closed.
+        """
+        sim = library()
+        place = sim.ffi.cast("void *", local)
+        sim.check(
+            sim.lib.tent_sim_forge(
+                self.native, host.index, endpoint, int(parse_op(op)), place, remote, length
+            )
+        )
 
     def trace(self) -> npt.NDArray[np.void]:
         """What happened to slices so far (TRACE_DTYPE); empty unless the fabric traces."""

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import netns
 import pytest
-from netns import Rails, RailsError
 from peers import KEY, peer_process
+
+from tent.testing import netns
+from tent.testing.netns import Rails, RailsError
 
 MIB = 1 << 20
 RATES = (1600, 800)
@@ -51,8 +52,7 @@ print(json.dumps({"digests": digests, "rails": rails}))
 
 ABANDONED = """
 import os, signal, sys
-sys.path.append(sys.argv[1])
-from netns import Rails
+from tent.testing.netns import Rails
 rails = Rails().__enter__()
 rails.up([100])
 print(rails.namespace("a"), rails.namespace("b"), flush=True)
@@ -115,9 +115,11 @@ def test_namespaces_go_when_a_rail_cannot_be_made() -> None:
     assert not mine & present()
 
 
-def test_only_what_a_dead_owner_left_is_removed(rails: Rails) -> None:
-    command = [sys.executable, "-c", ABANDONED, str(Path(netns.__file__).parent)]
-    dead = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+def test_only_what_a_dead_owner_left_is_removed(rails: Rails, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ABANDONED]
+    dead = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20
+    )
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     left = set(dead.stdout.split())
     assert len(left) == 2

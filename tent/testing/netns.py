@@ -1,9 +1,11 @@
 """Two network namespaces, A and B, joined by shaped veth links ("rails"), and what can go wrong
 with them: other rates, links down, silent loss.
 
-Leans on root, iproute2 (`ip`, `tc`) and the kernel's veth and htb; imports nothing of TENT, since
-bench/ uses it as well. Must never touch a device, an address or a namespace that it did not make,
-and must leave nothing behind: what a killed owner could not remove, the next user removes.
+Leans on root, iproute2 (`ip`, `tc`) and the kernel's veth and htb; imports nothing of TENT. What
+breaks and heals in mid-transfer (links, silent loss) is one system call each, so that the moment of
+a fault is known to microseconds; the rest runs commands. Must never touch a device, an address or a
+namespace that it did not make, and must leave nothing behind: what a killed owner could not remove,
+the next user removes.
 
     with Rails() as rails:
         rails.up([1600, 200])               # Mbit/s, in both directions
@@ -12,11 +14,17 @@ and must leave nothing behind: what a killed owner could not remove, the next us
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import itertools
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,8 +45,19 @@ BURST = "256k"
 # What one direction of a rail queues at most, in packets of up to 64 KiB. TCP's own limit of about
 # a millisecond per socket (small queues) comes long before.
 QUEUE_PACKETS = 1000
-# An address no interface here has: what is sent to it leaves the sender and is nobody's.
-NOBODY = "02:00:00:00:00:01"
+# A hardware address no interface here has: what is sent to it leaves the sender and is nobody's.
+NOBODY = bytes.fromhex("020000000001")
+SILENT_LOSS = (
+    "silent loss: a permanent neighbour entry with a hardware address that nobody has; needs "
+    "neither a packet filter nor netem"
+)
+
+NAMESPACES = Path("/var/run/netns")
+CLONE_NEWNET = 0x40000000
+# Of linux/sockios.h, linux/if.h and linux/if_arp.h.
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCDARP, SIOCSARP = 0x8913, 0x8914, 0x8953, 0x8955
+IFF_UP = 1
+ATF_COM, ATF_PERM = 2, 4
 
 
 class RailsError(Exception):
@@ -60,6 +79,8 @@ class Rails:
         self._rails: list[_Rail] = []
         base = f"tent-rails-{os.getpid()}-{_start_time(os.getpid())}-{next(SERIAL)}"
         self._names = {side: f"{base}-{side}" for side in SIDES}
+        # A socket stays in the namespace it was made in: what is asked of it happens there.
+        self._controls: dict[str, socket.socket] = {}
 
     def __enter__(self) -> Rails:
         if (reason := _missing()) is not None:
@@ -69,6 +90,8 @@ class Rails:
             for name in self._names.values():
                 _run("ip", "netns", "add", name)
                 _run("ip", "-n", name, "link", "set", "lo", "up")
+            for side, name in self._names.items():
+                self._controls[side] = _socket_in(name)
         except BaseException:
             self._remove()
             raise
@@ -138,11 +161,11 @@ class Rails:
     def link_down(self, rail: int, *, side: str = "a") -> None:
         """Takes one end down as an operator would; the other end loses its carrier."""
         self._check(rail)
-        self._link(side, rail, "down")
+        self._set_up(side, rail, up=False)
 
     def link_up(self, rail: int, *, side: str = "a") -> None:
         self._check(rail)
-        self._link(side, rail, "up")
+        self._set_up(side, rail, up=True)
         # The kernel forgot this end's neighbours with the link.
         if side in self._rails[rail].lost:
             self._lose(side, rail)
@@ -158,9 +181,7 @@ class Rails:
         """Ends black_hole(). What was lost in between is for TCP to send again."""
         self._check(rail)
         for side in sorted(self._rails[rail].lost):
-            # Not "del": a link that went down took the entry with it.
-            self._ip(side, "neigh", "flush", "to", self.address(_other(side), rail),
-                     "dev", self.device(side, rail), "nud", "permanent")  # fmt: skip
+            self._neighbour(side, rail, SIOCDARP, bytes(6))
         self._rails[rail].lost.clear()
 
     def _check(self, rail: int) -> None:
@@ -176,8 +197,40 @@ class Rails:
     def _lose(self, side: str, rail: int) -> None:
         """A wrong hardware address needs neither a packet filter nor one of tc's actions, which
         small kernels lack, and is honoured from the next packet on."""
-        self._ip(side, "neigh", "replace", self.address(_other(side), rail), "lladdr", NOBODY,
-                 "nud", "permanent", "dev", self.device(side, rail))  # fmt: skip
+        self._neighbour(side, rail, SIOCSARP, NOBODY)
+
+    def _neighbour(self, side: str, rail: int, request: int, hardware: bytes) -> None:
+        """struct arpreq: protocol address, hardware address, flags, netmask, device."""
+        protocol = struct.pack(
+            "=HH4s8x", socket.AF_INET, 0, socket.inet_aton(self.address(_other(side), rail))
+        )
+        entry = struct.pack("=H6s8x", 1, hardware)
+        flags = struct.pack("=i16x", ATF_COM | ATF_PERM)
+        device = struct.pack("=16s", self.device(side, rail).encode())
+        try:
+            fcntl.ioctl(self._controls[side], request, protocol + entry + flags + device)
+        except OSError as error:
+            # A link that went down took the entry with it.
+            if request != SIOCDARP or error.errno != errno.ENXIO:
+                raise self._refused("neighbour entry", side, rail, error) from error
+
+    def _set_up(self, side: str, rail: int, *, up: bool) -> None:
+        """struct ifreq: name, flags."""
+        name = self.device(side, rail).encode()
+        control = self._controls[side]
+        try:
+            told = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", name, 0))
+            flags = struct.unpack("=16sH22x", told)[1]
+            flags = flags | IFF_UP if up else flags & ~IFF_UP
+            fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("=16sH22x", name, flags))
+        except OSError as error:
+            raise self._refused("flags", side, rail, error) from error
+
+    def _refused(self, what: str, side: str, rail: int, error: OSError) -> RailsError:
+        return RailsError(
+            f"the {what} of {self.device(side, rail)} in {self.namespace(side)} cannot be set: "
+            f"{error.strerror} (allow CAP_NET_ADMIN, or see what stands in `ip netns list`)"
+        )
 
     def _shape(self, side: str, rail: int, rate_mbit: int) -> None:
         tc = ["tc", "-n", self.namespace(side)]
@@ -208,6 +261,9 @@ class Rails:
     def _remove(self) -> None:
         """Takes away whatever of it exists. The links explicitly: a namespace lives on as long as
         a process is in it, and the links with it."""
+        for control in self._controls.values():
+            control.close()
+        self._controls.clear()
         present = set(_namespaces())
         errors = []
         for name in (name for name in self._names.values() if name in present):
@@ -244,6 +300,31 @@ def _tried() -> str | None:
     except RailsError as error:
         return str(error)
     return None
+
+
+def _socket_in(name: str) -> socket.socket:
+    """Made by a thread of its own, for a namespace is entered by a thread and this one stays."""
+    made: list[socket.socket | OSError] = []
+
+    def make() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            with (NAMESPACES / name).open("rb") as namespace:
+                if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+                made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        except OSError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    if isinstance(made[0], OSError):
+        raise RailsError(
+            f"the namespace {name} cannot be entered: {made[0].strerror} (allow CAP_SYS_ADMIN)"
+        )
+    return made[0]
 
 
 def _missing() -> str | None:
