@@ -57,6 +57,13 @@ const Transport *bound_to(const Request &request, const Slice &slice) {
     return free ? nullptr : slice.tried;
 }
 
+// With checksums a retry waits for the fence on any rail: the abandoned attempt may still land with
+// a flipped bit, after the good bytes, and nobody would check those again.
+bool waits_for_fence(const Request &request, const Slice &slice) {
+    return (request.flags & TENT_BATCH_INTEGRITY) && request.op == TENT_OP_WRITE &&
+           request.fences > 0 && slice.tried && !mutant(Mutant::fence_order);
+}
+
 void *local_handle(const Engine &engine, const Request &request, const Transport *transport) {
     for (const auto &[owner, handle] : engine.regions[request.local_region]->handles)
         if (owner == transport) return handle;
@@ -145,7 +152,11 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     uint64_t size = 0;
     bool barred = false;
     const Transport *only = retry ? bound_to(request, engine.slices[slice_index]) : nullptr;
-    Endpoint *endpoint = choose(engine, *request.route, query, only, &size, none, &barred);
+    Endpoint *endpoint = nullptr;
+    if (retry && waits_for_fence(request, engine.slices[slice_index]))
+        *none = barred = true;
+    else
+        endpoint = choose(engine, *request.route, query, only, &size, none, &barred);
     if (*none) {
         if (!barred) routes_pathless(engine, *flow.segment);
         // With nothing ready at all the order is kept: it will do when something is.

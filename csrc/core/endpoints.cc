@@ -178,6 +178,7 @@ void conclude(Engine &engine, Endpoint &endpoint, int32_t error) {
         unfenced_prove(engine, endpoint.id, "the peer has retired the endpoint");
     if (mutant(Mutant::unfenced_silent) && error != TENT_OK) error = TENT_E_TRANSPORT;
     release_held(engine, endpoint, error);
+    engine.schedule_due = true;  // retries may have waited for this
     forget_scratch(endpoint);
     endpoint.handle = nullptr;
     engine.endpoint_by_id.erase(endpoint.id);

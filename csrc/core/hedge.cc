@@ -39,6 +39,8 @@ Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slic
     // Two transports' writes have no order, not even of the same bytes; see bound_to in bind.cc.
     const Transport *transport = engine.endpoints[slice.endpoint]->rail->transport;
     if (request.op == TENT_OP_WRITE && rung.transport != transport) return nullptr;
+    // Nor may a twin land with a flipped bit after the one that was checked.
+    if (request.op == TENT_OP_WRITE && (request.flags & TENT_BATCH_INTEGRITY)) return nullptr;
     for (Endpoint *endpoint : rung.endpoints) {
         const Path &path = endpoint->path;
         if (!path.ready || endpoint->slot == slice.endpoint) continue;

@@ -39,7 +39,8 @@ void capture(Fabric &fabric, Slice &slice) {
 // Puts the bytes in their place. CORRUPT: the checksum found the flipped bit.
 int32_t deposit(Fabric &fabric, const tent_host &host, const Slice &slice) {
     const bool checked = (slice.flags & TENT_SLICE_INTEGRITY) != 0;
-    const bool corrupt = path_chance(fabric, slice, &Faults::corrupt);
+    // A second landing brings the bytes that came the first time: nobody would check it again.
+    const bool corrupt = !slice.duplicate && path_chance(fabric, slice, &Faults::corrupt);
     if (!fabric.carries()) return corrupt && checked ? TENT_E_CORRUPT : TENT_OK;
     uint8_t *target = slice.op == TENT_OP_WRITE ? remote_of(slice) : slice.local;
     const uint8_t *source = source_of(slice);

@@ -406,3 +406,40 @@ TEST(a_rail_that_loses_single_slices_is_not_waited_for_while_others_come_through
         check_at_rest(two);
     }
 }
+
+TEST(with_checksums_a_write_is_sent_again_only_after_its_fence) {
+    Fabric fabric(1, 0, 1 << 20);
+    for (const char *host : {"a", "b"})
+        fabric.open(fabric.add(host, {rail(GB_S), rail(GB_S)}, 16 * MIB));
+    uint64_t segment = fabric.connect(0, 1);
+    fabric.transfer(0, 1, segment, {4 * MIB});
+    tent_sim_batch batch =
+        fabric.submit(0, 1, segment, {.length = 16 * MIB, .flags = TENT_BATCH_INTEGRITY});
+    fabric.run(fabric.now_ns() + 3 * MS);
+    uint32_t cut = static_cast<uint32_t>(fabric.hosts[0].rails[1]);
+    CHECK_EQ(SIM(rail_link)(fabric.sim, cut, 1, 1), TENT_OK);
+    CHECK_EQ(fabric.run(fabric.now_ns() + SECOND, {batch}), TENT_OK);
+    CHECK_EQ(tent_batch_poll(batch.engine, batch.batch), TENT_OK);
+    CHECK_EQ(tent_batch_close(batch.engine, batch.batch), TENT_OK);
+    uint64_t fenced_ns = 0, again = 0;
+    tent_event events[64];
+    uint32_t count = 64;
+    CHECK_EQ(tent_events_poll(fabric.hosts[0].engine, events, sizeof events[0], &count), TENT_OK);
+    for (uint32_t i = 0; i < count; i++)
+        if (events[i].type == TENT_EVENT_FENCED && fenced_ns == 0) fenced_ns = events[i].time_ns;
+    CHECK(fenced_ns > 0);
+    std::vector<tent_sim_record> records(SIM(trace)(fabric.sim, 0, nullptr, 0, nullptr));
+    SIM(trace)(fabric.sim, 0, records.data(), records.size(), nullptr);
+    std::vector<uint64_t> first;
+    for (const tent_sim_record &record : records) {
+        if (record.kind != TENT_SIM_TRACE_POST) continue;
+        bool known = std::find(first.begin(), first.end(), record.slice) != first.end();
+        if (record.rail == cut)
+            first.push_back(record.slice);
+        else if (known) {
+            again++;
+            CHECK(record.time_ns >= fenced_ns);
+        }
+    }
+    CHECK(again > 0);
+}

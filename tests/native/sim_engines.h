@@ -170,12 +170,14 @@ struct Fabric {
         uint32_t op = TENT_OP_WRITE;
         const char *label = nullptr;
         uint64_t offset = 0;
+        uint32_t flags = 0;
     };
     tent_sim_batch submit(size_t from, size_t to, uint64_t segment, const Ask &ask) {
         tent_batch_options options{};
         options.size = sizeof options;
         options.class_ = ask.class_;
         options.deadline_ns = ask.deadline_ns;
+        options.flags = ask.flags;
         options.label = ask.label;
         tent_sim_batch batch{hosts[from].engine, 0};
         CHECK_EQ(tent_batch_open(batch.engine, &options, &batch.batch), TENT_OK);

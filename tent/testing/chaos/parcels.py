@@ -244,7 +244,11 @@ class Ledger:
             if parcel.source is process:
                 del self.open[key]
                 if parcel.op == Op.WRITE:
-                    # What was on the wire may still land, and nobody will say when not.
+                    # What was on the wire may still land, and nobody will say when not; also where
+                    # the memory was taken away in between and given back.
+                    for flight in parcel.flights:
+                        if flight.status == Status.IN_PROGRESS and not flight.doomed:
+                            parcel.target.arena.unknown.append(flight.remote)
                     continue
                 for flight in parcel.flights:
                     if flight.status == Status.IN_PROGRESS and not flight.doomed:
