@@ -82,8 +82,8 @@ int32_t tent_segment_open(tent_engine *engine, const char *address, uint64_t tim
         int32_t status = resolve(address, &addresses);  // may block for DNS: without the token
         if (status != TENT_OK) return status;
         uint64_t handle = 0;
-        status = with_driver(
-            e, [&] { return segment_begin_address(e, address, std::move(addresses), &handle); });
+        status =
+            with_driver(e, [&] { return segment_begin_address(e, address, addresses, &handle); });
         return status == TENT_OK ? finish_import(e, handle, timeout_ns, segment) : status;
     });
 }
@@ -107,8 +107,7 @@ int32_t tent_segment_import(tent_engine *engine, const void *bytes, uint64_t siz
         uint64_t handle = 0;
         status = with_driver(e, [&] {
             if (e.closing.load()) return fail(TENT_E_CLOSED, "the engine is closing");
-            return segment_begin_descriptor(e, std::move(descriptor), std::move(addresses),
-                                            &handle);
+            return segment_begin_descriptor(e, std::move(descriptor), addresses, &handle);
         });
         return status == TENT_OK ? finish_import(e, handle, timeout_ns, segment) : status;
     });

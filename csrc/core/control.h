@@ -169,8 +169,8 @@ int32_t control_address(Engine &engine, std::string *text);
 
 // --- peers.cc: sessions we opened ---
 // Finds the peer of a descriptor, or makes one and begins to connect.
-Peer *peer_get(Engine &engine, std::vector<SocketAddress> addresses, const Descriptor *descriptor,
-               const char *text);
+Peer *peer_get(Engine &engine, const std::vector<SocketAddress> &addresses,
+               const Descriptor *descriptor, const char *text);
 void peer_release(Engine &engine, Peer &peer);  // one segment less; the last one says Bye
 bool peer_connected(const Peer *peer);
 // The peer has described itself: more addresses to reach it by.

@@ -246,8 +246,8 @@ void step(Engine &engine, Peer &peer) {
 
 }  // namespace
 
-Peer *peer_get(Engine &engine, std::vector<SocketAddress> addresses, const Descriptor *descriptor,
-               const char *text) {
+Peer *peer_get(Engine &engine, const std::vector<SocketAddress> &addresses,
+               const Descriptor *descriptor, const char *text) {
     if (descriptor)
         for (auto &peer : engine.control->peers)
             if (peer->known && peer->state != PeerState::Lost &&

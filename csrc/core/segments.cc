@@ -229,19 +229,19 @@ int32_t segment_status(const Segment &segment) {
 }
 
 int32_t segment_begin_address(Engine &engine, const char *text,
-                              std::vector<SocketAddress> addresses, uint64_t *handle) {
+                              const std::vector<SocketAddress> &addresses, uint64_t *handle) {
     Segment *segment = make(engine, handle);
     if (!segment)
         return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some",
                     SEGMENTS_MAX);
     segment->by_address = true;
-    segment->peer = peer_get(engine, std::move(addresses), nullptr, text);
+    segment->peer = peer_get(engine, addresses, nullptr, text);
     segment->peer->segments++;
     return TENT_OK;
 }
 
 int32_t segment_begin_descriptor(Engine &engine, Descriptor descriptor,
-                                 std::vector<SocketAddress> addresses, uint64_t *handle) {
+                                 const std::vector<SocketAddress> &addresses, uint64_t *handle) {
     Segment *segment = make(engine, handle);
     if (!segment)
         return fail(TENT_E_AGAIN, "%u segments are open, the most there can be; close some",
@@ -252,7 +252,7 @@ int32_t segment_begin_descriptor(Engine &engine, Descriptor descriptor,
         segment_own(engine, *segment);
         return TENT_OK;
     }
-    segment->peer = peer_get(engine, std::move(addresses), &segment->descriptor, "");
+    segment->peer = peer_get(engine, addresses, &segment->descriptor, "");
     segment->peer->segments++;
     if (peer_connected(segment->peer)) segment_describe(engine, *segment);
     return TENT_OK;

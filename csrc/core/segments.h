@@ -15,9 +15,9 @@ void segments_free(Engine &engine);
 
 // Begin an import; the handle's progress is seen by segment_status.
 int32_t segment_begin_address(Engine &engine, const char *text,
-                              std::vector<SocketAddress> addresses, uint64_t *handle);
+                              const std::vector<SocketAddress> &addresses, uint64_t *handle);
 int32_t segment_begin_descriptor(Engine &engine, Descriptor descriptor,
-                                 std::vector<SocketAddress> addresses, uint64_t *handle);
+                                 const std::vector<SocketAddress> &addresses, uint64_t *handle);
 // TENT_OK usable, TENT_IN_PROGRESS, or the error with its sentence.
 int32_t segment_status(const Segment &segment);
 Segment *segment_find(const Engine &engine, uint64_t handle);

@@ -144,19 +144,23 @@ int32_t region_export(void *opaque, void *region, void *bytes, uint32_t *size) {
     return instance.inner->region_export(instance.inner_instance, region, bytes, size);
 }
 
+bool remember(std::vector<void *> &kept, void *region) {
+    try {
+        kept.push_back(region);
+        return true;
+    } catch (const std::bad_alloc &) {
+        return false;
+    }
+}
+
 int32_t region_release(void *opaque, void *region) {
     Instance &instance = instance_of(opaque);
     const bool hangs = struck(instance, nullptr, Operation::REGION_RELEASE) != Failure::NONE;
     if (instance.inner->region_release == nullptr) return hangs ? TENT_IN_PROGRESS : TENT_OK;
     std::vector<void *> &kept = instance.regions_kept;
     const auto found = std::find(kept.begin(), kept.end(), region);
-    if (hangs) {
-        try {
-            if (found == kept.end()) kept.push_back(region);
-            return TENT_IN_PROGRESS;
-        } catch (...) {  // no memory to remember it by: then it is let go
-        }
-    }
+    // Without memory to remember it by it is let go.
+    if (hangs && (found != kept.end() || remember(kept, region))) return TENT_IN_PROGRESS;
     const int32_t status = instance.inner->region_release(instance.inner_instance, region);
     if (status != TENT_IN_PROGRESS && found != kept.end()) kept.erase(found);
     return status;
