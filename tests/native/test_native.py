@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import NativeBuild, run
+from support import SANITIZE, NativeBuild, run
 
 SOURCES = sorted(Path(__file__).parent.glob("*_test.c*"))
-RUN_SECONDS = 100
+RUN_SECONDS = 400 if SANITIZE == "thread" else 100  # which makes the sweep ten times as long
 
 
 def test_there_are_native_tests() -> None:
