@@ -64,7 +64,6 @@ COMPLETION_DTYPE: np.dtype[np.void] = np.dtype(
 
 _TEXT_MAX = 1 << 20
 _NOTICE_MAX = 65536
-_UNFENCED_MAX = 4096  # the engine keeps no more
 
 
 _ffi: Any = _native.ffi
@@ -521,12 +520,7 @@ class NativeEngine:
 
     def completions(self) -> list[int]:
         """Batches that became terminal since the last call (at most 256)."""
-        out = np.empty(256, dtype=COMPLETION_DTYPE)
-        count = _ffi.new("uint32_t *", len(out))
-        with self as engine:
-            rows = _ffi.from_buffer("tent_completion[]", out)
-            _check(_lib.tent_completions_poll(engine, rows, COMPLETION_DTYPE.itemsize, count))
-        found: list[int] = out["batch"][: int(count[0])].tolist()
+        found: list[int] = self.completion_rows()["batch"].tolist()
         return found
 
     def completion_rows(self) -> npt.NDArray[np.void]:
@@ -568,11 +562,13 @@ class NativeEngine:
         flags = UNFENCED_FORGET_PROVEN if forget_proven else 0
         stride = _ffi.sizeof("tent_unfenced_range")
         count = _ffi.new("uint32_t *")
-        out = _ffi.new("tent_unfenced_range[]", _UNFENCED_MAX)
-        count[0] = _UNFENCED_MAX
         with self as engine:
+            _check(_lib.tent_unfenced_read(engine, 0, _ffi.NULL, stride, count))
+            room = int(count[0]) + 16  # some may come meanwhile; what does not fit waits
+            out = _ffi.new("tent_unfenced_range[]", room)
+            count[0] = room
             _check(_lib.tent_unfenced_read(engine, flags, out, stride, count))
-        return tuple(_unfenced_range(out[i]) for i in range(count[0]))
+        return tuple(_unfenced_range(out[i]) for i in range(min(int(count[0]), room)))
 
     def counters(self, kind: int) -> tuple[CounterRow, ...]:
         """Rows of one kind."""
