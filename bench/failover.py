@@ -17,7 +17,6 @@ import secrets
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ from failover_math import (
     worst_window,
 )
 from failover_report import Figure, Report
-from harness import BenchError, LineProcess
+from harness import BenchError, LineProcess, command
 from rails import Settings, cpu_ticks
 from report import MIB, machine_facts
 from transports import package_version
@@ -418,23 +417,7 @@ def measure(parsed: argparse.Namespace, folder: Path, say: Callable[[str], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    started_s = time.monotonic()
-    parsed = parse(arguments)
-    parsed.command = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="tent-bench-") as folder:
-            report = measure(
-                parsed, Path(folder), lambda text: print(text, end="", file=sys.stderr, flush=True)
-            )
-    except (BenchError, RailsError, OSError) as error:
-        print(f"\nbench: {error}", file=sys.stderr)
-        return 1
-    report.notes.append(f"took {time.monotonic() - started_s:.1f} s")
-    print(file=sys.stderr)
-    print(report.to_text(), end="")
-    if parsed.json is not None:
-        parsed.json.write_text(report.to_json(), encoding="utf-8")
-    return 0
+    return command(arguments, parse, measure, failures=(BenchError, RailsError, OSError))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,21 @@ back, so that a slow second of the machine hits both.
 
 from __future__ import annotations
 
+import argparse
 import json
 import queue
 import signal
 import statistics
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from report import Fact, Row
 
@@ -223,3 +226,44 @@ def fact(name: str, samples: Sequence[Sample]) -> Fact:
         p50_ns=round(statistics.median(s.p50_ns for s in samples)),
         p99_ns=round(statistics.median(s.p99_ns for s in samples)),
     )
+
+
+class Printable(Protocol):
+    """What every bench's report can do."""
+
+    notes: list[str]
+
+    def to_text(self) -> str: ...
+
+    def to_json(self) -> str: ...
+
+
+def command(
+    arguments: Sequence[str] | None,
+    parse: Callable[[Sequence[str] | None], argparse.Namespace],
+    measure: Callable[[argparse.Namespace, Path, Callable[[str], None]], Printable],
+    *,
+    failures: tuple[type[Exception], ...],
+) -> int:
+    """A bench's main: measures in a folder of its own, prints the report, writes parsed.json.
+
+    measure gets the parsed arguments (with .command, as they were given), the folder and what to
+    show progress with. 1 when it raised one of the failures, which are said in a line.
+    """
+    started_s = time.monotonic()
+    parsed = parse(arguments)
+    parsed.command = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tent-bench-") as folder:
+            report = measure(
+                parsed, Path(folder), lambda text: print(text, end="", file=sys.stderr, flush=True)
+            )
+    except failures as error:
+        print(f"\nbench: {error}", file=sys.stderr)
+        return 1
+    report.notes.append(f"took {time.monotonic() - started_s:.1f} s")
+    print(file=sys.stderr)
+    print(report.to_text(), end="")
+    if parsed.json is not None:
+        parsed.json.write_text(report.to_json(), encoding="utf-8")
+    return 0

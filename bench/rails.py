@@ -18,7 +18,6 @@ import secrets
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import BenchError, LineProcess
+from harness import BenchError, LineProcess, command
 from rails_report import RATIO_WANTED, Change, Report, Row, change_checks, plain_checks
 from reaction import TOLERANCE, WINDOW_NS, Sample, react
 from report import KIB, MIB, machine_facts
@@ -399,23 +398,7 @@ def measure(parsed: argparse.Namespace, folder: Path, say: Callable[[str], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    started_s = time.monotonic()
-    parsed = parse(arguments)
-    parsed.command = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="tent-bench-") as folder:
-            report = measure(
-                parsed, Path(folder), lambda text: print(text, end="", file=sys.stderr, flush=True)
-            )
-    except (BenchError, RailsError, OSError) as error:
-        print(f"\nbench: {error}", file=sys.stderr)
-        return 1
-    report.notes.append(f"took {time.monotonic() - started_s:.1f} s")
-    print(file=sys.stderr)
-    print(report.to_text(), end="")
-    if parsed.json is not None:
-        parsed.json.write_text(report.to_json(), encoding="utf-8")
-    return 0
+    return command(arguments, parse, measure, failures=(BenchError, RailsError, OSError))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 // how, over the real null and tcp transports, on a clock the test steps.
 //
 // Leans on fake_host.h; loads the decorated transports as the core does. Each test is one claim.
-#include <dlfcn.h>
-
 #include <algorithm>
 
 #include "check.h"
 #include "fake_host.h"
+#include "load_plugin.h"
 #include "plugins/fault/fault.h"
 
 using fake::Pair;
@@ -20,17 +19,6 @@ using Options = std::vector<tent_option>;
 
 const tent_plugin *fault() {
     return tent_plugin_query(TENT_PLUGIN_ABI);
-}
-
-const tent_plugin *load(const char *name) {
-    const std::string path = std::string(TENT_TEST_PLUGIN_DIR "/libtent_plugin_") + name + ".so";
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-        fprintf(stderr, "%s\n", dlerror());
-        abort();
-    }
-    using Query = const tent_plugin *(*)(uint32_t);
-    return reinterpret_cast<Query>(dlsym(library, "tent_plugin_query"))(TENT_PLUGIN_ABI);
 }
 
 // fault over null, one endpoint, the clock stepped from 1 s on. Schedules count from `begin_ns`.

@@ -2,12 +2,11 @@
 // steps.
 //
 // Leans on fake_host.h; loads the decorated transports as the core does. Each test is one claim.
-#include <dlfcn.h>
-
 #include <algorithm>
 
 #include "check.h"
 #include "fake_host.h"
+#include "load_plugin.h"
 
 using fake::Pair;
 using fake::Side;
@@ -18,17 +17,6 @@ constexpr uint64_t MS = 1'000'000;
 
 const tent_plugin *fault() {
     return tent_plugin_query(TENT_PLUGIN_ABI);
-}
-
-const tent_plugin *load(const char *name) {
-    const std::string path = std::string(TENT_TEST_PLUGIN_DIR "/libtent_plugin_") + name + ".so";
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-        fprintf(stderr, "%s\n", dlerror());
-        abort();
-    }
-    using Query = const tent_plugin *(*)(uint32_t);
-    return reinterpret_cast<Query>(dlsym(library, "tent_plugin_query"))(TENT_PLUGIN_ABI);
 }
 
 // fault over null with these rail options, one endpoint, the clock at 1 s.

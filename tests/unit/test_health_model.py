@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 from support import NativeBuild
 from tests_health import HOUR, Life, ModelSide, NativeSide, Probe, Seen, Step, live, lives
 from tests_scheduler import MS, SECOND
+from tests_support import examples
 
 from tent.resilience import health
 from tent.resilience.health import (
@@ -31,18 +31,7 @@ from tent.resilience.health import (
 # The first one may pay for the native build.
 pytestmark = pytest.mark.timeout(900)
 
-TIMES = int(os.environ.get("TENT_TEST_EXAMPLES", "1"))
 LIVES = 300
-
-
-def examples(count: int) -> settings:
-    return settings(
-        max_examples=count * TIMES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -7,31 +7,20 @@ the films of the real engine are shown to models that are wrong in one way each.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 from tests_scheduler import KIB
 from tests_scheduler_scene import Film, Scene, film, follow, scenes
+from tests_support import examples
 
 from tent.scheduler import flows, model
 from tent.scheduler.estimator import HIGH, LOW, NORMAL, U64_MAX, Parameters
 from tent.scheduler.flows import ClassShare, Flow, Request, Scheduler, Slice
 from tent.scheduler.model import NONE, WAIT, Path, Query, Rung
 
-TIMES = int(os.environ.get("TENT_TEST_EXAMPLES", "1"))
 SCENES = 28
-
-
-def examples(count: int) -> settings:
-    return settings(
-        max_examples=count * TIMES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 def agree(scene: Scene) -> None:

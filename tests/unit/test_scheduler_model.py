@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import pytest
 import tests_scheduler
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 from support import NativeBuild
 from tests_scheduler import (
@@ -27,6 +26,7 @@ from tests_scheduler import (
     days,
     live,
 )
+from tests_support import examples
 
 from tent.scheduler import estimator, flows, model
 from tent.scheduler.estimator import (
@@ -43,18 +43,7 @@ from tent.scheduler.model import PREDICTIVE, ROUND_ROBIN, STATIC, TENT_PAPER, Ch
 # The first one may pay for the native build.
 pytestmark = pytest.mark.timeout(900)
 
-TIMES = int(os.environ.get("TENT_TEST_EXAMPLES", "1"))
 DAYS = 250
-
-
-def examples(count: int) -> settings:
-    return settings(
-        max_examples=count * TIMES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+
+from hypothesis import HealthCheck, settings
 
 KEY = b"0123456789abcdef"
 LENGTH = 1 << 20
@@ -19,3 +22,14 @@ def closed_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def examples(count: int) -> settings:
+    """So many drawn cases, the same in every run; TENT_TEST_EXAMPLES multiplies them for a hunt."""
+    return settings(
+        max_examples=count * int(os.environ.get("TENT_TEST_EXAMPLES", "1")),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
