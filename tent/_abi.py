@@ -23,6 +23,7 @@ from tent.types import (
     CounterRow,
     Event,
     Explanation,
+    MemoryInfo,
     Notice,
     RegionInfo,
     RequestStatus,
@@ -78,6 +79,9 @@ COMPLETIONS_NONE = 0
 COMPLETIONS_EACH = 1
 COMPLETIONS_BATCH = 2
 UNFENCED_FORGET_PROVEN = 1
+ALLOC_BIND, ALLOC_PRIVATE = 1, 2
+HUGE = {"auto": 0, "none": 1, "2m": 2, "1g": 3}
+"""What pages to make memory of; as tent_memory_options.huge says it."""
 COUNTERS_ENGINE, COUNTERS_RAIL, COUNTERS_ENDPOINT, COUNTERS_CLASS = range(4)
 
 
@@ -143,6 +147,37 @@ def transport_rails(plugin_path: str, name: str) -> list[Values]:
         "tent_transport_rail",
         lambda *room: _lib.tent_transport_rails(plugin_path.encode(), name.encode(), *room),
     )
+
+
+def memory_alloc(
+    length: int, *, flags: int, access: int, node: int, huge: int, label: str
+) -> CData:
+    """Memory of no engine, as a buffer of `length` bytes; freed when nothing refers to it."""
+    options = _ffi.new("tent_memory_options *")
+    options.size = _ffi.sizeof("tent_memory_options")
+    options.flags, options.access, options.node, options.huge = flags, access, node, huge
+    text = _ffi.new("char[]", label.encode())
+    options.label = text
+    out = _ffi.new("void **")
+    _check(_lib.tent_memory_alloc_with(_ffi.NULL, length, options, out))
+    # The buffer refers to the pointer, and every view of it to the buffer.
+    return _ffi.buffer(_ffi.gc(_ffi.cast("char *", out[0]), _memory_free), length)
+
+
+def _memory_free(
+    pointer: CData,
+    free: Callable[[CData, CData], int] = _lib.tent_memory_free,
+    null: CData = _ffi.NULL,
+) -> None:
+    free(null, pointer)  # whatever is left of this module when the interpreter ends
+
+
+def memory_about(buffer: CData) -> MemoryInfo:
+    """What became of the memory behind a buffer."""
+    info = _ffi.new("tent_memory_info *")
+    info.size = _ffi.sizeof("tent_memory_info")
+    _check(_lib.tent_memory_about(_ffi.from_buffer(buffer), info))
+    return _rows.memory_info(_values("tent_memory_info", info))
 
 
 def driver_functions() -> tuple[int, int]:
@@ -631,7 +666,8 @@ class NativeEngine:
     def explain(
         self, numbers: dict[str, int], local: str, remote: str, label: str | None
     ) -> Explanation:
-        """What would be decided for a request; numbers: op, segment, length and class_."""
+        """What would be decided for a request; numbers: op, segment, length, class_
+        and remote_address."""
         query = _ffi.new("tent_explain_query *")
         query.size = _ffi.sizeof("tent_explain_query")
         for name, number in numbers.items():
@@ -687,6 +723,7 @@ _FIELDS: dict[str, tuple[tuple[str, bool], ...]] = {
         "tent_counters",
         "tent_event",
         "tent_explanation",
+        "tent_memory_info",
         "tent_option_info",
         "tent_region_info",
         "tent_transport_info",

@@ -16,6 +16,7 @@ from tent.types import (
     Event,
     EventType,
     Explanation,
+    MemoryInfo,
     RegionInfo,
     State,
     Strategy,
@@ -30,6 +31,12 @@ Values = dict[str, Any]
 def region_info(values: Values) -> RegionInfo:
     """Of tent_region_info."""
     return RegionInfo(**{**values, "access": Access(values["access"])})
+
+
+def memory_info(values: Values) -> MemoryInfo:
+    """Of tent_memory_info."""
+    said = {name: bool(values[name]) for name in ("transparent", "mappable")}
+    return MemoryInfo(**{**values, **said, "access": Access(values["access"])})
 
 
 def event(values: Values) -> Event:

@@ -157,6 +157,28 @@ class RegionInfo:
 
 
 @dataclass(frozen=True)
+class MemoryInfo:
+    """What an allocation has become."""
+
+    access: Access
+    """What peers may be granted."""
+    address: int
+    length: int
+    """As rounded up to pages."""
+    page_size: int
+    """Of the pages it was made of; 2 MiB or 1 GiB: reserved ones."""
+    node: int
+    """The NUMA node it is bound to; -1: to none."""
+    transparent: bool
+    """The kernel was asked to join its pages to huge ones."""
+    mappable: bool
+    """Peers on the same host can map it."""
+    why: str
+    """Not mappable: the reason."""
+    label: str
+
+
+@dataclass(frozen=True)
 class RequestStatus:
     """Where one request of a batch stands."""
 
@@ -295,6 +317,9 @@ class Candidate:
     """The same with the tier's penalty: what is compared."""
     transport: str
     name: str
+    via: str = ""
+    """Which of several ways the transport would take, in its words; "": it has one, or does not
+    say."""
 
 
 @dataclass(frozen=True)

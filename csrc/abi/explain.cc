@@ -12,8 +12,6 @@ using namespace tent;
 
 namespace {
 
-constexpr size_t SIZE_MIN = 2 * sizeof(uint32_t);  // as copy_struct: less holds nothing
-
 // The caller's query with its defaults, or what is wrong with it.
 int32_t read_query(const tent_explain_query *given, tent_explain_query *full) {
     if (!given) return fail(TENT_E_INVALID, "query is NULL");
@@ -54,13 +52,6 @@ int32_t check_room(const tent_explanation *explanation, const tent_candidate *ca
         return fail(TENT_E_INVALID, "stride is %u, less than the first tent_candidate.size, %u",
                     stride, candidates->size);
     return TENT_OK;
-}
-
-// Fills a struct of the caller, which may be of an older, shorter version.
-template <class Struct>
-void put_struct(Struct full, uint32_t size, void *out) {
-    full.size = size;
-    memcpy(out, &full, std::min<size_t>(size, sizeof full));
 }
 
 int32_t usable_segment(const Engine &engine, uint64_t handle, const Segment **found) {

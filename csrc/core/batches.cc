@@ -62,8 +62,19 @@ bool drive(Engine &engine, const Batch &batch, uint64_t deadline_ns) {
     }
 }
 
+// The sleeping worker goes by what the transports said before it slept. Our polls may have changed
+// that, and asking is also what tells them to have themselves woken from now on.
+bool transports_due(const Engine &engine) {
+    bool due = false;
+    for (const auto &transport : engine.transports)
+        if (transport->instance && TENT_OFFERS(transport->table, next_ns))
+            due |= transport->table->next_ns(transport->instance) != UINT64_MAX;
+    return due;
+}
+
 void release(Engine &engine) {
-    engine.driver.release_as_caller(engine_watches_time(engine));
+    const bool due = transports_due(engine);
+    engine.driver.release_as_caller(due || engine_watches_time(engine));
     if (engine.submissions.size() > 0) engine.driver.notify_submit();
 }
 

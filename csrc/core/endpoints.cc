@@ -139,6 +139,9 @@ void import_scratch(Endpoint &endpoint, const EndpointAnswer &answer) {
                                         static_cast<uint32_t>(answer.scratch_export.size()),
                                         &endpoint.scratch_handle) != TENT_OK)
         endpoint.scratch_address = 0;
+    else if (TENT_OFFERS(transport.table, endpoint_region))
+        transport.table->endpoint_region(transport.instance, endpoint.handle,
+                                         endpoint.scratch_handle);
 }
 
 void report_fence(Engine &engine, const Endpoint &endpoint, int32_t error) {
@@ -257,6 +260,8 @@ int32_t offer(Engine &engine, Endpoint &endpoint) {
                     transport.failure.empty() ? status_text(status) : transport.failure.c_str());
     }
     endpoint.offer.resize(size);
+    for (const auto &[number, region] : endpoint.segment->regions)
+        endpoints_region(endpoint, *region);
     set_state(endpoint, EndpointState::Offered);
     engine.endpoints_unsettled++;
     ask_first(engine, endpoint);
@@ -292,6 +297,14 @@ void become_ready(Engine &engine, Endpoint &endpoint) {
 }
 
 }  // namespace
+
+void endpoints_region(const Endpoint &endpoint, const RemoteRegion &region) {
+    const Transport &transport = *endpoint.rail->transport;
+    void *const told = endpoints_handle(endpoint);
+    if (!told || !TENT_OFFERS(transport.table, endpoint_region)) return;
+    for (const auto &[owner, handle] : region.handles)
+        if (owner == &transport) transport.table->endpoint_region(transport.instance, told, handle);
+}
 
 Endpoint *endpoints_find(Engine &engine, uint64_t id) {
     auto found = engine.endpoint_by_id.find(id);

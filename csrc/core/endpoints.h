@@ -48,10 +48,18 @@ void endpoints_accept(Engine &engine, Client &client, const EndpointOpen &open,
 bool endpoints_retire(Engine &engine, Client &client, uint64_t remote_id);
 void endpoints_retire_grant(Engine &engine, uint32_t grant_slot);
 void endpoints_retire_client(Engine &engine, const Client &client);
+// Retires all; true once nothing that peers do touches our memory.
+bool endpoints_retire_all(Engine &engine);
 Endpoint *endpoints_find_target(Engine &engine, const Client &client, uint64_t remote_id);
 
 // --- both ---
 Endpoint *endpoints_find(Engine &engine, uint64_t id);
+// What its plugin knows it by; nullptr once it was told to close it, and may have freed it.
+inline void *endpoints_handle(const Endpoint &endpoint) {
+    return endpoint.state == EndpointState::Fencing ? nullptr : endpoint.handle;
+}
+// Tells the plugin that slices of the endpoint may name the region.
+void endpoints_region(const Endpoint &endpoint, const RemoteRegion &region);
 // From host->endpoint_state: remembered, acted upon after the plugin's function has returned.
 void endpoints_news(Engine &engine, uint64_t id, int32_t status, const char *sentence);
 void endpoints_served(Engine &engine, uint64_t id, uint32_t op, uint64_t bytes);

@@ -85,7 +85,12 @@ int32_t accept(Engine &engine, Client &client, const EndpointOpen &open, Endpoin
     endpoint->id = engine.endpoint_next++;
     endpoint->remote_id = open.endpoint;
     endpoint->client = &client;
-    endpoint->grant = grant_find(engine, open.grant)->slot;
+    Grant &grant = *grant_find(engine, open.grant);
+    endpoint->grant = grant.slot;
+    if (grant.expires_unix_ms) {  // looked at once more, should the wall clock have been set back
+        grant.expired = false;
+        engine.grants_due_ns = engine.now_ns;
+    }
     endpoint->peer_rail = open.initiator_rail;
     endpoint->peer_rail_text = open.initiator_address;
     endpoint->title = client_name(client) + ": rail " + std::to_string(open.initiator_rail) +
@@ -190,6 +195,14 @@ void endpoints_retire_client(Engine &engine, const Client &client) {
         if (!endpoint->initiator && endpoint->state != EndpointState::Gone &&
             endpoint->client == &client)
             retire_now(engine, *endpoint);
+}
+
+bool endpoints_retire_all(Engine &engine) {
+    bool quiet = true;
+    for (auto &endpoint : engine.endpoints)
+        if (!endpoint->initiator && endpoint->state != EndpointState::Gone)
+            quiet &= retire_now(engine, *endpoint);
+    return quiet;
 }
 
 void endpoints_news(Engine &engine, uint64_t id, int32_t status, const char *sentence) {

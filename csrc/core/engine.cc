@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -47,6 +48,13 @@ uint32_t or_default(uint32_t value, uint32_t fallback) {
     return value ? value : fallback;
 }
 
+// Cores that this process may use, at most those that a default takes; at least 1.
+uint32_t cores_usable() {
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
+    return std::clamp(static_cast<uint32_t>(CPU_COUNT(&cores)), 1u, WORKERS_UNASKED_MAX);
+}
+
 std::string read_line(const char *path) {
     char line[128] = "";
     if (FILE *file = fopen(path, "re")) {
@@ -60,10 +68,11 @@ int32_t load_options(Engine &engine, const tent_engine_options &options) {
     engine.manual = options.flags & TENT_ENGINE_MANUAL;
     if (options.flags & ~static_cast<uint32_t>(TENT_ENGINE_MANUAL))
         return fail(TENT_E_INVALID, "engine flags 0x%x are unknown", options.flags);
-    if (options.workers > 1)
-        return fail(TENT_E_INVALID,
-                    "%u workers: this version drives all rails with one; use 0 or 1",
-                    options.workers);
+    if (options.workers > WORKERS_MAX)
+        return fail(TENT_E_INVALID, "%u workers: at most %u, or 0 for as many as there are cores",
+                    options.workers, WORKERS_MAX);
+    // A stepped engine has no threads.
+    engine.crew.init(engine.manual ? 0 : or_default(options.workers, cores_usable()) - 1);
     engine.name = options.name && *options.name ? options.name : "pid-" + std::to_string(getpid());
     if (engine.name.size() > ENGINE_NAME_SIZE_MAX)
         return fail(TENT_E_INVALID, "the engine's name has %zu bytes, at most %zu fit",
@@ -179,6 +188,7 @@ void housekeeping(Engine &engine) {
     endpoints_housekeeping(engine);
     batches_housekeeping(engine);
     segments_housekeeping(engine);
+    grants_expire(engine);
     routes_step(engine);
     plans_collect(engine);
     // Flows that wait for a full endpoint look again: it may have stalled meanwhile.
@@ -224,8 +234,7 @@ bool cycle(Engine &engine, uint64_t now_ns) {
     if (spray_take(engine) > 0) busy = 1;
     spray_schedule(engine);
     for (auto &transport : engine.transports)
-        if (transport->table->size > offsetof(tent_plugin, flush) && transport->table->flush)
-            transport->table->flush(transport->instance);
+        if (TENT_OFFERS(transport->table, flush)) transport->table->flush(transport->instance);
     if (spray_poll(engine, &busy) > 0) {
         busy = 1;
         spray_schedule(engine);  // refill the windows before the next look
@@ -263,7 +272,8 @@ bool engine_cycle(Engine &engine, uint64_t now_ns) {
 int engine_sleep_ms(const Engine &engine) {
     // Not before housekeeping may act upon it.
     uint64_t until_ns =
-        std::max(std::min(peers_due_ns(engine), engine.routes_due_ns), engine.housekeeping_due_ns);
+        std::max(std::min({peers_due_ns(engine), engine.routes_due_ns, engine.grants_due_ns}),
+                 engine.housekeeping_due_ns);
     if (engine_watches_time(engine)) until_ns = engine.now_ns + HOUSEKEEPING_NS;
     until_ns = std::min({until_ns, engine.watch_due_ns, deadlines_due_ns(engine)});
     if (!engine.hedge_watched.empty() || !engine.hedge_losers.empty())
@@ -271,7 +281,7 @@ int engine_sleep_ms(const Engine &engine) {
     for (const auto &transport : engine.transports) {
         const tent_plugin *table = transport->table;
         if (transport->event_fd < 0) until_ns = std::min(until_ns, engine.now_ns + MS);
-        if (table->size > offsetof(tent_plugin, next_ns) && table->next_ns)
+        if (TENT_OFFERS(table, next_ns))
             until_ns = std::min(until_ns, table->next_ns(transport->instance));
     }
     if (until_ns == UINT64_MAX) return -1;
@@ -387,6 +397,10 @@ int32_t engine_close(Engine *engine) {
         clients_bye(*engine);
         return 0;
     });
+    // Peers of this machine may copy by themselves, and be in the middle of it.
+    const bool quiet =
+        settle_until(*engine, fence_ns, [&] { return endpoints_retire_all(*engine); });
+    engine->peers_linger = !quiet;
     engine->stop.store(true, std::memory_order_seq_cst);
     uint64_t one = 1;
     [[maybe_unused]] ssize_t written = ::write(engine->wake_fd, &one, sizeof one);
@@ -398,10 +412,14 @@ int32_t engine_close(Engine *engine) {
     while (engine->callers.load(std::memory_order_acquire) > 0)
         usleep(50);
     delete engine;
-    return TENT_OK;
+    if (quiet) return TENT_OK;
+    return fail(TENT_E_UNFENCED_LOCAL,
+                "the engine is closed, but a transport has not retired its endpoints: a peer may "
+                "still access what was registered, so do not use that memory for anything else");
 }
 
 Engine::~Engine() {
+    crew.stop();
     if (control) control_close(*this);
     segments_free(*this);
     memory_free(*this);

@@ -21,6 +21,7 @@
 #include "base/random.h"
 #include "base/ring.h"
 #include "base/snapshot.h"
+#include "core/crew.h"
 #include "core/driver.h"
 #include "core/types.h"
 #include "sched/share.h"
@@ -55,6 +56,7 @@ struct Grant {
     uint64_t expires_unix_ms = 0;
     bool all = false;
     bool revoked = false;
+    bool expired = false;           // and its endpoints were retired for it
     std::vector<uint64_t> regions;  // handles, unless all
     RangeTable table;
     uint32_t hint = 0;
@@ -83,11 +85,13 @@ struct Engine {
     uint64_t spin_ns = SPIN_NS_DEFAULT;
     uint32_t fork_generation = 0;
     std::atomic<bool> closing{false}, poisoned{false};
+    bool peers_linger = false;         // at the end: one may still access our memory
     std::atomic<uint32_t> callers{0};  // threads inside blocking calls
 
     // Driving.
     Driver driver;  // [any]
     std::thread worker;
+    Crew crew;  // helpers of the transports
     std::atomic<bool> stop{false};
     int epoll_fd = -1, wake_fd = -1, event_fd = -1;
     uint64_t now_ns = 0;  // of this cycle
@@ -157,8 +161,7 @@ struct Engine {
     uint64_t region_next = 1;
     std::vector<std::unique_ptr<Grant>> grants;  // slot 0: the default grant
     uint64_t grant_next = 1;
-    std::mutex alloc_mutex;
-    std::unordered_map<void *, size_t> allocations;  // under alloc_mutex
+    uint64_t grants_due_ns = UINT64_MAX;  // the next one to expire
 
     // Plan, transports, rails, endpoints.
     std::vector<std::unique_ptr<PlanGeneration>> plans;  // back() is current

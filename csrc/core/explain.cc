@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "core/control.h"
+#include "core/endpoints.h"
 #include "core/pairing.h"
 #include "core/reports.h"
 #include "core/routes.h"
@@ -57,7 +59,41 @@ Picked decide(const BoundRung &rung, const PickQuery &query, const Parameters &p
     return picked;
 }
 
-tent_candidate candidate_of(const BoundRung &rung, size_t index, const PickRow &row) {
+// How slices on the endpoint reach one region, in the transport's words; "": it has none.
+std::string via_of(const Endpoint &endpoint, const RemoteRegion *region) {
+    const Transport &transport = *endpoint.rail->transport;
+    void *const asked = endpoints_handle(endpoint);
+    if (!asked || !TENT_OFFERS(transport.table, endpoint_about)) return "";
+    void *handle = nullptr;
+    if (region)
+        for (const auto &[owner, known] : region->handles)
+            if (owner == &transport) handle = known;
+    char text[sizeof tent_candidate{}.via] = "";
+    transport.table->endpoint_about(transport.instance, asked, handle, text, sizeof text);
+    text[sizeof text - 1] = 0;
+    return text;
+}
+
+// The same for all the regions that the query means; where they differ, with how many go each way.
+std::string via(const Segment &segment, const Endpoint &endpoint, const tent_explain_query &asked) {
+    std::map<std::string, uint32_t> ways;
+    for (const auto &[number, region] : segment.regions) {
+        const DescriptorRegion &about = region->about;
+        const bool meant = asked.remote_address != 0
+                               ? asked.remote_address - about.address < about.length
+                               : location_matches(about.location, asked.remote);
+        if (meant) ways[via_of(endpoint, region.get())]++;
+    }
+    if (ways.empty()) return via_of(endpoint, nullptr);
+    if (ways.size() == 1) return ways.begin()->first;
+    std::string text;
+    for (const auto &[way, count] : ways)
+        text += (text.empty() ? "" : "; ") + std::to_string(count) + " of its regions: " + way;
+    return text;
+}
+
+tent_candidate candidate_of(const Segment &segment, const BoundRung &rung, size_t index,
+                            const PickRow &row, const tent_explain_query &asked) {
     const Choice &choice = rung.choices[index];
     const Endpoint &endpoint = *rung.endpoints[index];
     const Path &path = *choice.path;
@@ -80,6 +116,7 @@ tent_candidate candidate_of(const BoundRung &rung, size_t index, const PickRow &
     found.score_ns = row.score_ns;
     snprintf(found.transport, sizeof found.transport, "%s", endpoint.rail->transport->name.c_str());
     snprintf(found.name, sizeof found.name, "%s", endpoint.title.c_str());
+    snprintf(found.via, sizeof found.via, "%s", via(segment, endpoint, asked).c_str());
     return found;
 }
 
@@ -144,7 +181,7 @@ void explain_rungs(const Engine &engine, const Segment &segment, const BoundRout
             }
         }
         for (size_t i = 0; i < rung.choices.size(); i++)
-            candidates->push_back(candidate_of(rung, i, rows[i]));
+            candidates->push_back(candidate_of(segment, rung, i, rows[i], asked));
         explain_unreachable(engine, segment, rung, route.row->rungs[rung.index], candidates);
     }
 }

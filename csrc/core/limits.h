@@ -32,6 +32,12 @@ constexpr uint32_t SUBMIT_RING_SIZE = 4096;
 constexpr uint32_t NOTICES_WAITING_MAX = 1024;  // per peer, sealed and not yet acknowledged
 constexpr uint32_t TRANSFER_COUNT_MAX = 4096;   // requests of one tent_transfer
 
+constexpr uint32_t WORKERS_MAX = 16;          // one that drives, the others help
+constexpr uint32_t WORKERS_UNASKED_MAX = 4;   // where nobody says how many
+constexpr uint32_t CREW_TRANSPORTS_MAX = 16;  // that helpers serve
+
+constexpr uint64_t CREW_SPIN_NS = 20 * US;  // a helper without work looks around so long
+constexpr uint64_t GRANTS_LOOK_MS = 1000;   // whether one has expired, at least
 constexpr uint64_t SPIN_NS_DEFAULT = 50 * US;
 // A spinning driver yields its core after this long without work: the peer may need it.
 constexpr uint64_t SPIN_YIELD_NS = 5 * US;

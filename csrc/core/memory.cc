@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mutant.h"
+#include "base/shared_memory.h"
 #include "base/status.h"
 #include "core/control.h"
 #include "core/endpoints.h"
@@ -67,6 +68,10 @@ int32_t join(RegionSlot &region, Transport &transport) {
     params.address = reinterpret_cast<void *>(region.address);
     params.length = region.length;
     params.location = region.location.c_str();
+    params.memory_fd = -1;
+    UniqueFd memory_fd;  // until the call is over
+    if (memory_find(region.address, region.length, &memory_fd, &params.memory_offset))
+        params.memory_fd = memory_fd.get();
     void *handle = nullptr;
     transport.failure.clear();
     int32_t status = transport.table->region_register(transport.instance, &params, &handle);
@@ -180,7 +185,6 @@ int32_t memory_init(Engine &engine) {
     void *scratch =
         mmap(nullptr, 2 * SCRATCH_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (scratch == MAP_FAILED) return fail(TENT_E_NO_MEMORY, "no memory for the canaries");
-    engine.allocations[scratch] = 2 * SCRATCH_SIZE;
     engine.regions[engine.region_count++] = new RegionSlot();
     RegionSlot &region = scratch_of(engine);
     region.address = reinterpret_cast<uint64_t>(scratch);
@@ -199,13 +203,17 @@ void memory_free(Engine &engine) {
         for (uint32_t slot = 0; slot < engine.region_count; slot++) {
             if (!engine.regions[slot]) continue;
             leave(*engine.regions[slot]);
+            if (slot == 0)
+                munmap(reinterpret_cast<void *>(scratch_source(engine)), 2 * SCRATCH_SIZE);
             delete engine.regions[slot];
         }
         munmap(engine.regions, REGIONS_MAX * sizeof(RegionSlot *));
     }
     delete engine.local_ranges.load();
-    for (auto &[address, size] : engine.allocations)
-        munmap(address, size);
+    if (engine.peers_linger)
+        memory_leave_all(&engine);
+    else
+        memory_drop_all(&engine);
 }
 
 int32_t region_register(Engine &engine, uint64_t address, uint64_t length, uint32_t access,
@@ -364,6 +372,7 @@ int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t
     }
     grant->table = RangeTable(std::move(ranges));
     *handle = engine.grant_next++;
+    if (grant->expires_unix_ms) engine.grants_due_ns = engine.now_ns;
     if (reused) {
         grant->slot = reused;
         engine.grants[reused] = std::move(grant);
@@ -427,6 +436,39 @@ int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote,
            static_cast<unsigned long long>(remote), static_cast<unsigned long long>(length),
            status_text(status));
     return status;
+}
+
+uint32_t grant_access(Engine &engine, uint64_t slot, uint64_t remote, uint64_t length) {
+    if (slot >= engine.grants.size() || length == 0) return 0;
+    Grant &grant = *engine.grants[slot];
+    if (grant.revoked || (grant.expires_unix_ms && realtime_ms() >= grant.expires_unix_ms))
+        return 0;
+    if (in_scratch(engine, remote, length)) return TENT_ACCESS_WRITE;
+    uint32_t access = 0;
+    const Range *range = nullptr;
+    for (uint32_t bit : {TENT_ACCESS_READ, TENT_ACCESS_WRITE})
+        if (grant.table.find(remote, length, bit, &grant.hint, &range) == TENT_OK) access |= bit;
+    return access;
+}
+
+void grants_expire(Engine &engine) {
+    if (engine.now_ns < engine.grants_due_ns) return;
+    const uint64_t now_ms = realtime_ms();
+    uint64_t wait_ms = GRANTS_LOOK_MS;  // the wall clock may be set
+    for (auto &grant : engine.grants) {
+        if (grant->revoked || grant->expired || grant->expires_unix_ms == 0) continue;
+        if (now_ms < grant->expires_unix_ms) {
+            wait_ms = std::min(wait_ms, grant->expires_unix_ms - now_ms);
+            continue;
+        }
+        grant->expired = true;
+        endpoints_retire_grant(engine, grant->slot);
+    }
+    const bool left =
+        std::any_of(engine.grants.begin(), engine.grants.end(), [](const auto &grant) {
+            return grant->expires_unix_ms && !grant->revoked && !grant->expired;
+        });
+    engine.grants_due_ns = left ? engine.now_ns + wait_ms * MS : UINT64_MAX;
 }
 
 DescriptorRegion region_describe(const RegionSlot &region, uint32_t access) {

@@ -32,6 +32,10 @@ uint64_t scratch_source(const Engine &engine);
 uint64_t scratch_target(const Engine &engine);
 void *scratch_handle(const Engine &engine, const Transport &transport);
 
+// See tent_host.grant_access.
+uint32_t grant_access(Engine &engine, uint64_t slot, uint64_t remote, uint64_t length);
+// Retires the endpoints of grants that have expired meanwhile.
+void grants_expire(Engine &engine);
 // The target's check of one slice; see tent_host.grant_check.
 int32_t grant_check(Engine &engine, uint64_t slot, uint32_t op, uint64_t remote, uint64_t length);
 // Describes a grant as its holder may see it.

@@ -56,17 +56,21 @@ Segment *make(Engine &engine, uint64_t *handle) {
     return made;
 }
 
+void import_export(RemoteRegion &region, Transport &transport) {
+    if (!transport.table->segment_import) return;
+    for (const DescriptorExport &exported : region.about.exports) {
+        if (transport.name != exported.transport) continue;
+        void *handle = nullptr;
+        if (transport.table->segment_import(transport.instance, exported.bytes.data(),
+                                            static_cast<uint32_t>(exported.bytes.size()),
+                                            &handle) == TENT_OK)
+            region.handles.emplace_back(&transport, handle);
+    }
+}
+
 void import_exports(Engine &engine, RemoteRegion &region) {
-    for (const DescriptorExport &exported : region.about.exports)
-        for (auto &transport : engine.transports) {
-            if (transport->name != exported.transport || !transport->table->segment_import)
-                continue;
-            void *handle = nullptr;
-            if (transport->table->segment_import(transport->instance, exported.bytes.data(),
-                                                 static_cast<uint32_t>(exported.bytes.size()),
-                                                 &handle) == TENT_OK)
-                region.handles.emplace_back(transport.get(), handle);
-        }
+    for (auto &transport : engine.transports)
+        import_export(region, *transport);
 }
 
 void forget_exports(RemoteRegion &region) {
@@ -109,6 +113,8 @@ void set_region(Engine &engine, Segment &segment, const DescriptorRegion &about)
     place->about = about;
     place->locality = routes_locality(segment, about.location);
     import_exports(engine, *place);
+    for (const Endpoint *endpoint : segment.endpoints)
+        endpoints_region(*endpoint, *place);
 }
 
 void drop_region(Segment &segment, uint64_t handle) {
@@ -132,6 +138,8 @@ void apply(Engine &engine, Segment &segment, Descriptor descriptor) {
     const bool other_rails = segment.descriptor.rails != descriptor.rails;
     segment.descriptor = std::move(descriptor);
     segment.same_host = segment.descriptor.host_id == engine.host_id;
+    if (!segment.usable.load(std::memory_order_relaxed))
+        segment.expires_unix_ms = segment.descriptor.expires_unix_ms;
     if (other_rails) routes_peer_changed(engine, segment);
     const size_t localities = segment.localities.size();
     for (const DescriptorRegion &region : regions)
@@ -364,6 +372,13 @@ void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta) {
                "'%s' now exports %zu regions", segment.descriptor.name.c_str(),
                segment.regions.size());
     });
+}
+
+void segments_import(Engine &engine, Transport &transport) {
+    for (uint32_t slot = 0; slot < engine.segment_count; slot++)
+        if (Segment *segment = engine.segments[slot].load(std::memory_order_relaxed))
+            for (auto &[handle, region] : segment->regions)
+                import_export(*region, transport);
 }
 
 void segments_revoked(Engine &engine, Peer &peer, uint64_t grant) {

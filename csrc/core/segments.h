@@ -36,6 +36,8 @@ void for_segments_of(Engine &engine, const Peer *peer, Visit visit) {
 void segment_describe(Engine &engine, Segment &segment);  // asks for the descriptor (again)
 void segments_described(Engine &engine, Peer &peer, const Describe &part, uint64_t connection);
 void segments_delta(Engine &engine, Peer &peer, const RegionDelta &delta);
+// Gives a transport that was opened meanwhile what peers have exported for it.
+void segments_import(Engine &engine, Transport &transport);
 void segments_revoked(Engine &engine, Peer &peer, uint64_t grant);
 void segment_fail(Engine &engine, Segment &segment, int32_t status, const std::string &sentence);
 void segment_own(Engine &engine, Segment &segment);

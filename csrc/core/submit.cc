@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "core/batch_find.h"
 #include "core/batches.h"
@@ -33,6 +34,11 @@ struct Checker {
         if (!segment->usable.load(std::memory_order_acquire)) {
             segment = nullptr;
             return segment_unusable(index, handle);
+        }
+        if (segment->expires_unix_ms && realtime_ms() >= segment->expires_unix_ms) {
+            segment = nullptr;
+            return fail(TENT_E_DENIED, "request %u: the grant of segment %llu has expired", index,
+                        (Ull)handle);
         }
         segment_handle = handle;
         table = segment->table.load(std::memory_order_acquire);

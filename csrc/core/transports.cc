@@ -14,6 +14,7 @@
 #include "core/memory.h"
 #include "core/reports.h"
 #include "core/routes.h"
+#include "core/segments.h"
 #include "core/unreachable.h"
 #include "core/watch.h"
 
@@ -63,6 +64,14 @@ int32_t host_control_send(void *ctx, uint64_t endpoint, const void *bytes, uint3
                                   size);
 }
 
+uint32_t host_grant_access(void *ctx, uint64_t grant, uint64_t remote, uint64_t length) {
+    return grant_access(*self(ctx).engine, grant, remote, length);
+}
+
+void host_work_ready(void *ctx, uint32_t count) {
+    self(ctx).engine->crew.ready(count);
+}
+
 void host_rail_state(void *ctx, uint32_t rail, int32_t status, const char *sentence) {
     rail_news(*self(ctx).engine, self(ctx), rail, status, sentence ? sentence : "");
 }
@@ -85,6 +94,8 @@ void fill_host(Transport &transport, const tent_plugin *inner) {
     host.crc32c = host_crc32c;
     host.control_send = host_control_send;
     host.rail_state = host_rail_state;
+    host.work_ready = host_work_ready;
+    host.grant_access = host_grant_access;
 }
 
 int32_t load_table(const Engine &engine, const std::string &name, const tent_plugin **table,
@@ -126,6 +137,7 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     int32_t status = load_table(engine, name, &transport->table, &transport->library);
     if (status != TENT_OK) return status;
     transport->memory = plugin_memory(*transport->table);
+    transport->works = TENT_OFFERS(transport->table, work);
     const tent_plugin *inner = nullptr;
     if (const PlanDecoration *decoration = plan_decoration(plan, name)) {
         inner = transport->table;
@@ -141,6 +153,7 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     about.rails_max = RAILS_MAX;
     about.endpoints_max = ENDPOINTS_MAX;
     about.slices_max = engine.limits.slices + CANARIES_MAX;
+    about.helpers = transport->works ? engine.crew.count() : 0;
     status = transport->table->open(&transport->host, &about, &transport->instance);
     if (status != TENT_OK)
         return fail(status, "transport %s does not open: %s", name.c_str(),
@@ -181,7 +194,9 @@ int32_t open_rail(Engine &engine, const PlanRail &plan, Transport &transport,
     rail->info.address[sizeof rail->info.address - 1] = 0;
     if (rail->plan.numa < 0) rail->plan.numa = rail->info.numa;
     rail->title = plan.transport + " " + plan.device;
-    if (plan.device != rail->info.address) rail->title += std::string(" ") + rail->info.address;
+    // An IP address says more than its device; what other transports tell peers is for them alone.
+    if ((rail->info.flags & TENT_RAIL_LISTENS) && plan.device != rail->info.address)
+        rail->title += std::string(" ") + rail->info.address;
     if (rail->info.flags & TENT_RAIL_LISTENS) {
         status = control_listen(engine, rail->info.address);
         if (status != TENT_OK) {
@@ -301,6 +316,9 @@ int32_t plan_install(Engine &engine, Plan plan, uint32_t *number) {
         if (status != TENT_OK) return status;
         for (auto &transport : preparation.transports) {
             control_watch(engine, transport->event_fd);
+            if (transport->works && TENT_OFFERS(transport->table, work))
+                engine.crew.join(*transport->table, transport->instance);
+            segments_import(engine, *transport);
             engine.transports.push_back(std::move(transport));
         }
         preparation.transports.clear();

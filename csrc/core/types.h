@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -31,6 +32,11 @@ struct Transport;
 struct BoundRoute;
 struct PlanGeneration;
 struct RemoteRegion;
+
+// Does the plugin offer the function? Its table may be older than this header.
+#define TENT_OFFERS(table, function)                                                 \
+    ((table)->size >= offsetof(tent_plugin, function) + sizeof((table)->function) && \
+     (table)->function != nullptr)
 
 // One user read or write. Written by the submitting thread until it is pushed to the ring,
 // afterwards by the driver; any thread may read status (acquire) and then done and rail.
@@ -136,6 +142,7 @@ struct Transport {
     std::string library;     // file it came from
     bool decorated = false;  // table and library are the decorator's
     uint32_t memory = 0;     // TENT_MEMORY_*, of what is decorated
+    bool works = false;      // helpers may call its work(), or that of what is decorated
     const tent_plugin *table = nullptr;
     void *instance = nullptr;
     tent_host host{};
@@ -320,6 +327,7 @@ struct Segment {
     Descriptor descriptor;  // regions live in table
     std::atomic<SegmentTable *> table{nullptr};
     std::atomic<bool> usable{false};
+    uint64_t expires_unix_ms = 0;       // of its grant, 0: never; constant once usable
     std::atomic<uint64_t> requests{0};  // accepted and not terminal
     Flow flows[3];
     std::vector<Endpoint *> endpoints;

@@ -34,8 +34,7 @@ uint64_t due_ns(const Engine &engine, const Slice &slice) {
 
 bool tells_progress(const Endpoint &endpoint) {
     const tent_plugin &table = *endpoint.rail->transport->table;
-    return table.size > offsetof(tent_plugin, endpoint_progress) && table.endpoint_progress &&
-           endpoint.handle;
+    return TENT_OFFERS(&table, endpoint_progress) && endpoint.handle;
 }
 
 // Asks the transport whether bytes have moved since it was asked last for this slice.
@@ -277,8 +276,7 @@ void watch_probe(Engine &engine, Endpoint &endpoint) {
             if (region->about.length >= SCRATCH_SIZE) canary.remote = region->about.address;
     endpoint.canary_out =
         transport.table->post(transport.instance, endpoint.handle, &canary, 1) == 1;
-    if (transport.table->size > offsetof(tent_plugin, flush) && transport.table->flush)
-        transport.table->flush(transport.instance);
+    if (TENT_OFFERS(transport.table, flush)) transport.table->flush(transport.instance);
 }
 
 void watch_canary(Engine &engine, uint32_t slot, int32_t status) {

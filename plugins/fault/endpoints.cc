@@ -130,4 +130,21 @@ uint64_t endpoint_progress(void *opaque, void *handle) {
     return endpoint.progress;
 }
 
+void endpoint_region(void *opaque, void *handle, void *remote_region) {
+    const Instance &instance = instance_of(opaque);
+    const auto &endpoint = *static_cast<Endpoint *>(handle);
+    if (TENT_FAULT_OFFERS(instance, endpoint_region) && endpoint.inner != nullptr)
+        instance.inner->endpoint_region(instance.inner_instance, endpoint.inner, remote_region);
+}
+
+void endpoint_about(void *opaque, void *handle, void *remote_region, char *text, uint32_t size) {
+    const Instance &instance = instance_of(opaque);
+    const auto &endpoint = *static_cast<Endpoint *>(handle);
+    if (TENT_FAULT_OFFERS(instance, endpoint_about) && endpoint.inner != nullptr)
+        instance.inner->endpoint_about(instance.inner_instance, endpoint.inner, remote_region, text,
+                                       size);
+    else if (size > 0)
+        text[0] = '\0';
+}
+
 }  // namespace tent::fault

@@ -236,6 +236,13 @@ void flush(void *opaque) {
     if (TENT_FAULT_OFFERS(instance, flush)) instance.inner->flush(instance.inner_instance);
 }
 
+// Any thread: it looks at nothing of ours that changes.
+uint32_t work(void *opaque, uint32_t helper) {
+    const Instance &instance = instance_of(opaque);
+    if (!TENT_FAULT_OFFERS(instance, work)) return 0;
+    return instance.inner->work(instance.inner_instance, helper);
+}
+
 tent_plugin table_make() {
     const OptionTable options = option_table();
     return {
@@ -282,6 +289,9 @@ tent_plugin table_make() {
         .options = options.options,
         .option_count = options.count,
         .option_stride = options.stride,
+        .work = work,
+        .endpoint_region = endpoint_region,
+        .endpoint_about = endpoint_about,
     };
 }
 

@@ -61,10 +61,19 @@ void host_wrap(Instance &instance) {
     table.control_send = [](void *ctx, uint64_t endpoint, const void *bytes, uint32_t size) {
         return core(ctx).control_send(core(ctx).ctx, endpoint, bytes, size);
     };
-    if (table.rail_state == nullptr) return;  // a core from before it
-    table.rail_state = [](void *ctx, uint32_t rail, int32_t status, const char *sentence) {
-        core(ctx).rail_state(core(ctx).ctx, rail, status, sentence);
-    };
+    // A core may be from before these.
+    if (table.rail_state != nullptr)
+        table.rail_state = [](void *ctx, uint32_t rail, int32_t status, const char *sentence) {
+            core(ctx).rail_state(core(ctx).ctx, rail, status, sentence);
+        };
+    if (table.grant_access != nullptr)
+        table.grant_access = [](void *ctx, uint64_t grant, uint64_t remote, uint64_t length) {
+            return core(ctx).grant_access(core(ctx).ctx, grant, remote, length);
+        };
+    if (table.work_ready != nullptr)
+        table.work_ready = [](void *ctx, uint32_t count) {
+            core(ctx).work_ready(core(ctx).ctx, count);
+        };
 }
 
 }  // namespace tent::fault

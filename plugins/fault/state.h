@@ -206,6 +206,8 @@ void endpoint_message(void *opaque, void *handle, const void *bytes, uint32_t si
 int32_t endpoint_close(void *opaque, void *handle);
 int32_t endpoint_retire(void *opaque, void *handle);
 uint64_t endpoint_progress(void *opaque, void *handle);
+void endpoint_region(void *opaque, void *handle, void *remote_region);
+void endpoint_about(void *opaque, void *handle, void *remote_region, char *text, uint32_t size);
 // post.cc
 uint32_t post(void *opaque, void *handle, const tent_slice *slices, uint32_t count);
 // streams.cc

@@ -197,9 +197,20 @@ class AsyncEngine:
 
     # ---- memory and segments
 
-    def alloc(self, nbytes: int) -> Memory:
-        """Zeroed page-aligned memory fit for transfers; not registered yet."""
-        return self.sync.alloc(nbytes)
+    def alloc(
+        self,
+        nbytes: int,
+        *,
+        numa: int | None = None,
+        huge: str = "auto",
+        access: str | Access = "rw",
+        shared: bool = True,
+        label: str = "",
+    ) -> Memory:
+        """Zeroed page-aligned memory fit for transfers; not registered yet. See Memory."""
+        return self.sync.alloc(
+            nbytes, numa=numa, huge=huge, access=access, shared=shared, label=label
+        )
 
     def register(
         self,

@@ -68,8 +68,9 @@ class Engine(Steered, Reports):
     non-loopback address needs a key. advertise: addresses told to peers instead (NAT). policy:
     a file or Policy by which plans are made of what the machine has, now and whenever either
     changes. plan: text or Plan to run by instead. Without both, an engine that listens on
-    loopback, or not at all, has one tcp rail there, another the plan of the embedded default
-    policy. key: the
+    loopback, or not at all, shares memory with its peers (shm) and has a tcp rail behind that;
+    another has the plan of the embedded default policy. workers: threads, of which one drives
+    the rails and the others help it to copy; 0: by cores. key: the
     secret of all engines that may talk, 16 bytes or more; key_file: a file (0600) that holds
     it; default TENT_KEY_FILE from the environment, else (loopback only) a per-user file made
     on first use. registry: a URL (docs/registry.md): `name` is kept there while the engine is
@@ -96,6 +97,7 @@ class Engine(Steered, Reports):
         manual: bool = False,
         seed: int = 0,
         spin_ns: int = 0,
+        workers: int = 0,
         requests_max: int = 0,
         slices_max: int = 0,
         batches_max: int = 0,
@@ -119,6 +121,7 @@ class Engine(Steered, Reports):
                 **_numbers(
                     seed=seed,
                     spin_ns=spin_ns,
+                    workers=workers,
                     requests_max=requests_max,
                     slices_max=slices_max,
                     batches_max=batches_max,
@@ -257,10 +260,29 @@ class Engine(Steered, Reports):
 
     # ---- memory
 
-    def alloc(self, nbytes: int) -> Memory:
-        """Zeroed page-aligned memory fit for transfers; not registered yet."""
+    def alloc(
+        self,
+        nbytes: int,
+        *,
+        numa: int | None = None,
+        huge: str = "auto",
+        access: str | Access = "rw",
+        shared: bool = True,
+        label: str = "",
+    ) -> Memory:
+        """Zeroed page-aligned memory fit for transfers; not registered yet.
+
+        Peers on this host map what is registered of it and pay one copy. Arguments: see Memory.
+        """
         self._check_open()
-        return Memory(as_number(nbytes, name="nbytes"))
+        return Memory(
+            as_number(nbytes, name="nbytes"),
+            numa=None if numa is None else as_number(numa, name="numa"),
+            huge=huge,
+            access=access,
+            shared=shared,
+            label=label,
+        )
 
     def register(
         self,
@@ -603,10 +625,10 @@ class Engine(Steered, Reports):
         RegionInfo or the label of a region of the segment for theirs.
         `tent.scheduler.explain.render` tells it in words.
         """
-        here, there = explained_places(self, segment, local, remote)
+        here, there, address = explained_places(self, segment, local, remote)
         size = as_number(length, name="length")
         numbers = {"op": parse_op(op), "class_": parse_class(class_), "length": size}
-        numbers["segment"] = segment.handle
+        numbers |= {"segment": segment.handle, "remote_address": address}
         return self.native.explain(numbers, here, there, label)
 
 

@@ -6,25 +6,25 @@ never let go of memory that a transfer may still touch.
 
 from __future__ import annotations
 
-import mmap
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tent import _abi
 from tent.errors import Busy, Closed, InvalidArgument
-from tent.types import Access
+from tent.types import Access, MemoryInfo, parse_access
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tent.orchestration.engine import Engine
 
-
-# Pages are present from the start: a transfer into untouched memory pays for every page fault.
-_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+_LENGTH_END = 1 << 63
+_NODE_END = 1 << 32
 
 
 class Memory:
@@ -32,14 +32,47 @@ class Memory:
 
     Freed by `close`, or when neither it nor a view of it is referenced any more. Not bound to an
     engine's life: views stay valid after the engine is closed.
+
+    It is a sealed memfd, so that peers on this host can map what is registered of it and pay one
+    copy; where the system gives no memfd it is private memory, and `info.why` says so. A forked
+    child reads the bytes as they are, and what it writes stays its own.
+
+    numa: a node to be bound to; None: wherever the kernel puts it. huge: "auto" takes reserved
+    huge pages where they are free and fit, else transparent ones; "none" normal pages; "2m" and
+    "1g" reserved ones, or NoMemory. access: "r": the kernel refuses peers every writable mapping,
+    and regions take access "r" at most; it stays writable here. shared=False: no memfd; peers
+    reach it in other ways, and a forked child has the bytes as they were. label: for
+    /proc/<pid>/maps, at most 31 bytes.
     """
 
-    def __init__(self, length: int) -> None:
-        if length <= 0:
+    def __init__(
+        self,
+        length: int,
+        *,
+        numa: int | None = None,
+        huge: str = "auto",
+        access: str | Access = "rw",
+        shared: bool = True,
+        label: str = "",
+    ) -> None:
+        if not 0 < length < _LENGTH_END:
             raise InvalidArgument(f"length is {length}; write a positive number of bytes")
-        # Private, so that a forked child cannot write into it.
-        self._pages = mmap.mmap(-1, length, flags=_FLAGS)
+        if huge not in _abi.HUGE:
+            raise InvalidArgument(f"huge is {huge!r}; write one of {', '.join(_abi.HUGE)}")
+        if numa is not None and not 0 <= numa < _NODE_END:
+            raise InvalidArgument(f"numa is {numa}; write the number of a NUMA node, or None")
+        bits = parse_access(access)
+        if not bits & Access.READ:
+            raise InvalidArgument(f"access is {access!r}; memory is made for 'r' or 'rw'")
         self._length = length
+        self._bytes: Any = _abi.memory_alloc(
+            length,
+            flags=(0 if numa is None else _abi.ALLOC_BIND) | (0 if shared else _abi.ALLOC_PRIVATE),
+            access=int(bits),
+            node=numa or 0,
+            huge=_abi.HUGE[huge],
+            label=label,
+        )
 
     def __len__(self) -> int:
         return self._length
@@ -47,13 +80,22 @@ class Memory:
     @property
     def closed(self) -> bool:
         """True once freed."""
-        return self._pages.closed
+        return self._bytes is None
+
+    @property
+    def info(self) -> MemoryInfo:
+        """What it has become: pages, node, and whether peers can map it."""
+        return _abi.memory_about(self._open())
 
     def view(self) -> memoryview:
         """The bytes; `close` refuses while a view is referenced."""
-        if self._pages.closed:
+        return memoryview(self._open())
+
+    def _open(self) -> Any:
+        found = self._bytes
+        if found is None:
             raise Closed("the memory was freed by close()")
-        return memoryview(self._pages)
+        return found
 
     def numpy(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
         """The bytes as a one-dimensional array (no copy)."""
@@ -70,13 +112,18 @@ class Memory:
 
     def close(self) -> None:
         """Frees the memory. Refused with Busy while it is registered or a view of it exists."""
-        try:
-            self._pages.close()
-        except BufferError:
+        found, self._bytes = self._bytes, None
+        if found is None:
+            return
+        watch = weakref.ref(found)
+        del found
+        # Nothing but views refers to it now: what is still there has one.
+        self._bytes = watch()
+        if self._bytes is not None:
             raise Busy(
                 f"memory of {self._length} bytes cannot be freed: it is registered as a region, or "
                 "an array or memoryview of it is still referenced; release and drop those first"
-            ) from None
+            )
 
     def __enter__(self) -> Memory:
         return self

@@ -128,19 +128,21 @@ def _local_place(engine: Engine, local: Any) -> tuple[int | U64, int | None]:
 
 def explained_places(
     engine: Engine, segment: Segment, local: str | Region, remote: str | RegionInfo
-) -> tuple[str, str]:
-    """The locations of both sides of a request that need not exist."""
+) -> tuple[str, str, int]:
+    """Both sides' locations for a request that need not exist, and the address of a region that
+    `remote` names, else 0."""
     _same_engine(engine, segment)
     here = _own(engine, local).location if isinstance(local, Region) else local
     if isinstance(remote, RegionInfo):
-        return here, remote.location
+        return here, remote.location, remote.address
     # A label first: of the words without a number only "file" and what the peer has are locations.
     regions = segment.regions
     is_label = any(info.label == remote for info in regions)
     is_location = ":" in remote or remote in ("file", *(info.location for info in regions))
     if is_label or not is_location:
-        return here, segment.region(remote).location
-    return here, remote
+        named = segment.region(remote)
+        return here, named.location, named.address
+    return here, remote, 0
 
 
 def _same_engine(engine: Engine, segment: Segment) -> None:

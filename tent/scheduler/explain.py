@@ -40,7 +40,9 @@ _HEADER = (
     "score",
     "verdict",
 )
-_LEFT = ("rail", "state", "verdict")
+_VIA = "by"
+"""Heads a further column, where a transport says which of its ways it would take."""
+_LEFT = ("rail", "state", "verdict", _VIA)
 """Columns of words; the others are figures."""
 
 
@@ -80,16 +82,20 @@ def _title(explanation: Explanation) -> str:
 
 def _table(explanation: Explanation) -> list[str]:
     rows = [_cells(candidate, explanation) for candidate in explanation.candidates]
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+    header: tuple[str, ...] = _HEADER
+    if any(candidate.via for candidate in explanation.candidates):
+        header = (*_HEADER, _VIA)
+        rows = [(*row, c.via) for row, c in zip(rows, explanation.candidates, strict=True)]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: tuple[str, ...]) -> str:
         aligned = (
             cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(_HEADER, cells, widths, strict=True)
+            for name, cell, width in zip(header, cells, widths, strict=True)
         )
         return "  " + "  ".join(aligned).rstrip()
 
-    lines = [line(_HEADER)]
+    lines = [line(header)]
     several = len({candidate.rung for candidate in explanation.candidates}) > 1
     paired = zip(explanation.candidates, rows, strict=True)
     for rung, members in groupby(paired, key=lambda pair: pair[0].rung):

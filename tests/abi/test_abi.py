@@ -42,6 +42,19 @@ def test_a_change_that_is_no_growth_is_found() -> None:
     assert freeze.broken(old, now) == []
 
 
+def test_what_was_reserved_may_get_a_name_but_no_other_type_or_place() -> None:
+    old, now = freeze.read(), freeze.read()
+    fields = now["structs"]["tent_grant_options"]["fields"]
+    at = [name for name, *_ in fields].index("reserved")
+    _, offset, kind = fields[at]
+    fields[at] = ["named", offset, kind]
+    assert freeze.broken(old, now) == []
+    fields[at] = ["named", offset, "int32_t"]
+    assert len(freeze.broken(old, now)) == 1
+    fields[at] = ["named", offset + 4, kind]
+    assert len(freeze.broken(old, now)) == 1
+
+
 def test_status_values_are_used_once() -> None:
     values = [
         value

@@ -39,6 +39,7 @@ struct Grant {
     uint64_t begin;
     uint64_t length;
     int32_t status;  // what grant_check answers inside of it
+    uint32_t access = TENT_ACCESS_READ | TENT_ACCESS_WRITE;  // other accesses are DENIED
 };
 
 // CRC32C bit by bit: slow and independent of ours.
@@ -75,6 +76,7 @@ struct Host {
     tent_host table{};
     uint64_t now_ns = 0;  // 0: the real clock
     std::string failure;
+    std::vector<std::string> logged;
     std::vector<News> news;
     std::vector<RailNews> rail_news;
     std::vector<Grant> grants;  // the first that contains the range answers; none: RANGE
@@ -92,7 +94,7 @@ struct Host {
             return self(ctx).now_ns != 0 ? self(ctx).now_ns : real_now_ns();
         };
         table.random_u64 = [](void *) { return uint64_t{4}; };
-        table.log = [](void *, int32_t, const char *) {};
+        table.log = [](void *ctx, int32_t, const char *text) { self(ctx).logged.push_back(text); };
         table.fail = [](void *ctx, const char *sentence) { self(ctx).failure = sentence; };
         table.grant_check = check;
         table.endpoint_state = [](void *ctx, uint64_t endpoint, int32_t status, const char *text) {
@@ -117,23 +119,34 @@ struct Host {
             self(ctx).rail_news.push_back({rail, status, text != nullptr ? text : ""});
         };
         table.control_send = [](void *, uint64_t, const void *, uint32_t) { return TENT_OK; };
+        table.grant_access = access;
     }
     Host(const Host &) = delete;
     Host &operator=(const Host &) = delete;
 
     static Host &self(void *ctx) { return *static_cast<Host *>(ctx); }
 
-    static int32_t check(void *ctx, uint64_t, uint32_t, uint64_t remote, uint64_t length) {
+    static int32_t check(void *ctx, uint64_t, uint32_t op, uint64_t remote, uint64_t length) {
         ++self(ctx).checks;
+        const uint32_t needed = op == TENT_OP_READ ? TENT_ACCESS_READ : TENT_ACCESS_WRITE;
         for (const Grant &grant : self(ctx).grants) {
             if (remote >= grant.begin && remote + length <= grant.begin + grant.length)
-                return grant.status;
+                return grant.status == TENT_OK && (grant.access & needed) == 0 ? TENT_E_DENIED
+                                                                               : grant.status;
         }
         return TENT_E_RANGE;
     }
+    static uint32_t access(void *ctx, uint64_t, uint64_t remote, uint64_t length) {
+        for (const Grant &grant : self(ctx).grants) {
+            if (remote >= grant.begin && remote + length <= grant.begin + grant.length)
+                return grant.status == TENT_OK ? grant.access : 0;
+        }
+        return 0;
+    }
 
-    void grant(const void *data, uint64_t length, int32_t status = TENT_OK) {
-        grants.push_back({reinterpret_cast<uintptr_t>(data), length, status});
+    void grant(const void *data, uint64_t length, int32_t status = TENT_OK,
+               uint32_t access = TENT_ACCESS_READ | TENT_ACCESS_WRITE) {
+        grants.push_back({reinterpret_cast<uintptr_t>(data), length, status, access});
     }
     // The last news of an endpoint; TENT_IN_PROGRESS when there was none.
     int32_t state_of(uint64_t endpoint) const {

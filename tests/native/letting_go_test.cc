@@ -72,3 +72,17 @@ TEST(a_segment_whose_endpoints_never_close_does_not_keep_its_closer) {
     CHECK_EQ(tent_segment_close(initiator.engine, segment), TENT_E_UNFENCED_LOCAL);
     initiator.close();
 }
+
+TEST(an_engine_closes_only_when_peers_have_let_go_of_its_memory_or_says_so) {
+    for (const char *lasts : {"20ms", "good"}) {
+        Target target(plan("endpoint_retire", lasts));
+        TestEngine initiator("initiator", PLAIN);
+        uint64_t segment = 0;
+        OK(tent_segment_open(initiator.engine, target.engine.address().c_str(), 10 * SECOND,
+                             &segment));
+        const bool lets_go = strcmp(lasts, "good") != 0;
+        CHECK_EQ(tent_engine_close(target.engine.engine),
+                 lets_go ? TENT_OK : TENT_E_UNFENCED_LOCAL);
+        target.engine.engine = nullptr;
+    }
+}

@@ -223,6 +223,24 @@ def test_the_whole_text() -> None:
     ]
 
 
+def test_the_way_that_a_transport_would_take_stands_behind_its_verdict() -> None:
+    by_ring = "ring (two copies): kernel.yama.ptrace_scope is 1"
+    ways = [dataclasses.replace(ONE, transport="shm", via=by_ring), TWO]
+    header, first, second = told(*ways).splitlines()[4:7]
+    assert header.endswith("  verdict  by")
+    assert first[header.index("by") :] == by_ring
+    assert second.endswith("  slower")
+
+
+def test_ways_are_told_only_where_there_are_several() -> None:
+    assert told().splitlines()[4].endswith("  verdict")
+    mapped = dataclasses.replace(ONE, verdict=Verdict.LATER_RUNG, rung=1, via="mapped")
+    lines = told(TWO, mapped).splitlines()
+    assert lines[4].split()[-2:] == ["verdict", "by"]
+    by = lines[4].index(" by")
+    assert (lines[6][by:], lines[8][by:]) == ("", " mapped")
+
+
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
@@ -342,8 +360,8 @@ def plan_file(tmp_path: Path) -> str:
 def test_the_command_works_out_of_the_box(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain"]) == 0
     text = capsys.readouterr().out
-    assert "route * : tcp[0]" in text
-    assert "tcp 0 -> 0 is chosen" in closing(text)
+    assert "route * : shm[0] ; tcp[1]" in text
+    assert " is chosen: done in " in closing(text)
 
 
 def test_the_command_takes_a_plan_and_words(

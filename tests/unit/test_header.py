@@ -16,6 +16,7 @@ from tent import (
     CounterRow,
     EventType,
     Explanation,
+    MemoryInfo,
     Op,
     State,
     Status,
@@ -33,9 +34,9 @@ DEFINES = {
     name: int(value)
     for name, value in re.findall(r"^#define (TENT_\w+)\s+(-?\d+)\b", HEADER, re.MULTILINE)
 }
-# Given to C programs; Python has its own way: batches for tent_transfer, private mappings for
-# memory.
-NOT_BOUND = {"tent_transfer", "tent_memory_alloc", "tent_memory_free"}
+# Given to C programs; Python has its own way: batches for tent_transfer, memory with options and
+# without an engine.
+NOT_BOUND = {"tent_transfer", "tent_memory_alloc"}
 
 
 def of_prefix(prefix: str) -> dict[str, int]:
@@ -78,6 +79,9 @@ def test_flags_are_the_headers() -> None:
     assert DEFINES["TENT_COMPLETIONS_NONE"] == _abi.COMPLETIONS_NONE
     assert DEFINES["TENT_COMPLETIONS_BATCH"] == _abi.COMPLETIONS_BATCH
     assert DEFINES["TENT_UNFENCED_FORGET_PROVEN"] == _abi.UNFENCED_FORGET_PROVEN
+    assert of_prefix("TENT_HUGE_") == {word.upper(): n for word, n in _abi.HUGE.items()}
+    assert DEFINES["TENT_ALLOC_BIND"] == _abi.ALLOC_BIND
+    assert DEFINES["TENT_ALLOC_PRIVATE"] == _abi.ALLOC_PRIVATE
     assert DEFINES["TENT_COUNTERS_ENGINE"] == _abi.COUNTERS_ENGINE
     assert DEFINES["TENT_COUNTERS_RAIL"] == _abi.COUNTERS_RAIL
     assert DEFINES["TENT_COUNTERS_ENDPOINT"] == _abi.COUNTERS_ENDPOINT
@@ -111,12 +115,13 @@ def test_arrays_read_in_place_have_the_structs_layout() -> None:
         (Candidate, "tent_candidate"),
         (CounterRow, "tent_counters"),
         (Explanation, "tent_explanation"),
+        (MemoryInfo, "tent_memory_info"),
     ],
 )
 def test_facts_have_the_structs_fields(kind: type, struct: str) -> None:
     fields = {name for name, _ in _abi._ffi.typeof(f"struct {struct}").fields}
     own = {field.name for field in dataclasses.fields(kind)}
-    assert own - {"candidates"} == fields - {"size"}
+    assert own - {"candidates"} == fields - {"size", "reserved"}
 
 
 def test_every_function_is_bound_with_its_arguments() -> None:

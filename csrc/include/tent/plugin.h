@@ -7,8 +7,9 @@
  *
  * Rules
  *   - Threads: the core calls one instance from one thread at a time (not always the same thread).
- *     A plugin creates no threads. All host functions may be called only from inside a plugin
- *     function.
+ *     The one exception is work(), for transports whose bytes are moved by the processor. A plugin
+ *     creates no threads. All host functions may be called only from inside a plugin function,
+ *     and but for crc32c none from work().
  *   - Nothing blocks. Set-up of connections is asynchronous: it makes progress in poll() and
  *     reports through host->endpoint_state. post() and poll() allocate nothing and take no lock.
  *   - Status values are tent.h's. A failing function may leave one sentence with host->fail.
@@ -82,6 +83,11 @@ typedef struct tent_region_params {
     void *address;
     uint64_t length;
     const char *location;
+    /* A sealed memfd of this process that is mapped there (memory of tent_memory_alloc), -1: none;
+     * the region begins memory_offset bytes into it. Valid during the call only: duplicate it. */
+    int32_t memory_fd;
+    uint32_t reserved;
+    uint64_t memory_offset;
 } tent_region_params;
 
 typedef struct tent_endpoint_params {
@@ -160,6 +166,13 @@ typedef struct tent_host {
      * sentence may be NULL. Sockets need not call it: the core watches the system's links itself.
      */
     void (*rail_state)(void *ctx, uint32_t rail, int32_t status, const char *sentence);
+    /* Up to `count` helper threads shall call work() now: each wakes and goes on until work()
+     * returns 0. May cost a system call; does nothing where there are no helpers. */
+    void (*work_ready)(void *ctx, uint32_t count);
+    /* Target: what `grant` allows on the whole of [remote, remote+length), TENT_ACCESS_* bits; 0:
+     * nothing, or it has ended. For handing out a way to the memory itself: unlike grant_check it
+     * is no access, so that a no is neither counted nor reported. */
+    uint32_t (*grant_access)(void *ctx, uint64_t grant, uint64_t remote, uint64_t length);
 } tent_host;
 
 typedef struct tent_plugin_options {
@@ -171,7 +184,8 @@ typedef struct tent_plugin_options {
     uint32_t endpoints_max;
     /* slices posted at a time on all endpoints together: size pools by it */
     uint32_t slices_max;
-    uint32_t reserved;
+    /* helper threads that may be inside work() at a time; 0: none, work() is never called */
+    uint32_t helpers;
 } tent_plugin_options;
 
 typedef struct tent_plugin {
@@ -244,7 +258,7 @@ typedef struct tent_plugin {
      * then polls by timer). It belongs to the plugin. Called once after open. */
     int (*event_fd)(void *instance);
     /* Optional: time (engine clock) at which poll must run again at the latest, UINT64_MAX: none.
-     */
+     * Asked after the last poll before nobody drives, so that peers may be told to wake us. */
     uint64_t (*next_ns)(void *instance);
     /* Optional hint, between post and poll of one duty cycle: everything for now was posted, send
      * it. */
@@ -293,6 +307,22 @@ typedef struct tent_plugin {
     uint32_t option_count;
     /* from one to the next: sizeof(tent_option_info), or of a longer struct that begins with it */
     uint32_t option_stride;
+
+    /* Optional: takes one piece of the work that post() was given, does it and returns 1; 0: none
+     * is left. Called by the engine's helper threads (helper: 0 to helpers - 1, each by one thread
+     * at a time) while any other function of the instance may run; must not block and must return
+     * within a few hundred microseconds. Its results are returned by poll() as all are; until they
+     * are, poll() sets *busy. The core has no thread in here when it calls close. */
+    uint32_t (*work)(void *instance, uint32_t helper);
+    /* Optional hint, initiator: slices on the endpoint may name this remote region (of
+     * segment_import, not yet forgotten) from now on. Called between endpoint_offer and
+     * endpoint_connect, and later for regions that are new. */
+    void (*endpoint_region)(void *instance, void *endpoint, void *remote_region);
+    /* Optional, for those who look: one line on how slices of the endpoint reach that remote
+     * region (NULL: regions that say nothing of themselves), NUL-terminated, at most `size` bytes.
+     */
+    void (*endpoint_about)(void *instance, void *endpoint, void *remote_region, char *text,
+                           uint32_t size);
 } tent_plugin;
 
 /* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it

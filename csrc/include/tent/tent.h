@@ -128,7 +128,9 @@ typedef struct tent_engine_options {
     uint64_t seed;
     /* a driver spins this long without work before it sleeps; 0: default (50 us) */
     uint64_t spin_ns;
-    /* worker threads that drive the duty cycle, 0: default (1), at most 1 in this version */
+    /* threads: one drives the duty cycle, the others help where a transport's bytes are moved by
+     * the processor (they start with the first such transport, and sleep when there is nothing to
+     * do). 0: as many as the process has cores, at most 4; at most 16. Manual mode: none. */
     uint32_t workers;
     uint32_t requests_max;    /* requests not yet closed with their batch; 0: 65536 */
     uint32_t slices_max;      /* slices in flight; 0: 4096 */
@@ -144,9 +146,12 @@ typedef struct tent_engine_options {
 TENT_API int32_t tent_engine_open(const tent_engine_options *options, tent_engine **engine);
 /* Ends every request (CANCELLED, or its real end if that comes first; UNFENCED where a peer does
  * not answer within the plan's fence_timeout), closes batches, segments, regions, and frees the
- * engine. Blocks until local memory is quiescent. The handle must not be used afterwards, nor by
- * other threads during the call. A tent_batch_wait blocked in another thread returns its batch's
- * end, other blocked calls TENT_E_CLOSED. NULL is allowed. */
+ * engine. Blocks until local memory is quiescent, peers' accesses included. The handle must not be
+ * used afterwards, nor by other threads during the call. A tent_batch_wait blocked in another
+ * thread returns its batch's end, other blocked calls TENT_E_CLOSED. NULL is allowed. Errors:
+ * UNFENCED_LOCAL (the engine is closed all the same, but after the plan's fence_timeout a peer that
+ * has stopped in the middle of it may still access what was registered: do not reuse it; what
+ * tent_memory_alloc gave stays mapped), FORKED. */
 TENT_API int32_t tent_engine_close(tent_engine *engine);
 /* Manual mode: one duty cycle at time now_ns (must not decrease). Returns TENT_OK, or
  * TENT_IN_PROGRESS when it did something and should be called again. Errors: INVALID when the
@@ -199,11 +204,61 @@ TENT_API int32_t tent_region_release(tent_engine *engine, uint64_t region);
  * NOT_FOUND, INVALID (buffer too small: 32 bytes always do). */
 TENT_API int32_t tent_region_location(tent_engine *engine, uint64_t region, char *text,
                                       uint64_t text_size);
+#define TENT_ALLOC_BIND 1    /* on the NUMA node `node`, and on no other */
+#define TENT_ALLOC_PRIVATE 2 /* of this process alone: no peer ever maps it */
+
+/* reserved huge pages where they are free and fit, else transparent ones, else normal ones */
+#define TENT_HUGE_AUTO 0
+#define TENT_HUGE_NONE 1 /* normal pages */
+#define TENT_HUGE_2M 2   /* reserved pages of 2 MiB, or NO_MEMORY */
+#define TENT_HUGE_1G 3   /* reserved pages of 1 GiB, or NO_MEMORY */
+
+typedef struct tent_memory_options {
+    uint32_t size;
+    uint32_t flags; /* TENT_ALLOC_* */
+    /* what peers may ever be granted, TENT_ACCESS_*; 0: READ|WRITE. With READ alone the kernel
+     * refuses every other process a writable mapping; our own stays writable. */
+    uint32_t access;
+    uint32_t node;     /* with TENT_ALLOC_BIND */
+    uint32_t huge;     /* TENT_HUGE_* */
+    uint32_t reserved; /* 0 */
+    /* shown in /proc/<pid>/maps as "/memfd:tent:<label>", at most 31 bytes; NULL: "" */
+    const char *label;
+} tent_memory_options;
+
 /* Memory fit for transfers (page aligned, zeroed, its pages present, NOT registered); length is
- * rounded up to pages. Free it after release; engine close frees what is left. Errors: INVALID,
- * NO_MEMORY. tent_memory_free of anything else is INVALID. */
+ * rounded up to pages. It is a sealed memfd: peers on the same host may map regions of it, and then
+ * pay one copy. Where the system gives no memfd it is private memory, which works as well; see
+ * tent_memory_about. A forked child finds the bytes as they are now, and its writes stay its own.
+ * options NULL: all defaults. engine NULL: no engine's close frees it, else engine close frees what
+ * is left. Blocks until all pages are there. Errors: INVALID (also: no such node), NO_MEMORY (with
+ * what is needed and what is free), UNSUPPORTED (a size of pages that the kernel lacks), SYSTEM. */
+TENT_API int32_t tent_memory_alloc_with(tent_engine *engine, uint64_t length,
+                                        const tent_memory_options *options, void **address);
+/* The same without options, of an engine. */
 TENT_API int32_t tent_memory_alloc(tent_engine *engine, uint64_t length, void **address);
+/* Frees it; release its regions before. engine: as it was allocated with. Anything else is INVALID.
+ */
 TENT_API int32_t tent_memory_free(tent_engine *engine, void *address);
+
+/* What an allocation has become. */
+typedef struct tent_memory_info {
+    uint32_t size;
+    uint32_t access;      /* TENT_ACCESS_* that peers may be granted */
+    uint64_t address;     /* its first byte */
+    uint64_t length;      /* as rounded up */
+    uint64_t page_size;   /* of the pages it was made of; 2 MiB or 1 GiB: reserved ones */
+    int32_t node;         /* it is bound to; -1: to none */
+    uint32_t transparent; /* 1: the kernel was asked to join its pages to huge ones */
+    uint32_t mappable;    /* 1: peers on the same host can map it */
+    uint32_t reserved;
+    char why[160]; /* not mappable: the reason, NUL-terminated; else "" */
+    char label[32];
+} tent_memory_info;
+
+/* Tells about the allocation that an address lies in, whichever engine's. info->size is set by the
+ * caller. Errors: INVALID, NOT_FOUND (no memory of tent_memory_alloc). */
+TENT_API int32_t tent_memory_about(const void *address, tent_memory_info *info);
 
 /* ---- segments: exporting ------------------------------------------------------------------- */
 
@@ -529,6 +584,9 @@ typedef struct tent_explain_query {
     const char *local;  /* location of the local memory; NULL: "cpu:0" */
     const char *remote; /* location of the remote memory; NULL: "cpu:0" */
     const char *label;  /* of the batch; NULL: "" */
+    /* an address in the remote memory, for the candidates' `via`; 0: all of the segment's memory at
+     * that location is told of */
+    uint64_t remote_address;
 } tent_explain_query;
 
 #define TENT_STRATEGY_PREDICTIVE 0
@@ -583,6 +641,9 @@ typedef struct tent_candidate {
     uint64_t score_ns;     /* the same with the tier's penalty: what is compared */
     char transport[32];
     char name[64]; /* "peer: rail 0 -> 1" */
+    /* which of several ways the transport would take ("mapped", "ring (two copies): ..."), "": it
+     * has one, or does not say */
+    char via[192];
 } tent_candidate;
 
 /* Explains what the scheduler would do with the first slice of such a request: the row of the plan,
