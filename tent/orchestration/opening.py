@@ -2,7 +2,8 @@
 
 Leans on the planner. An engine is *steered* when a policy makes its plans: one was given, the
 environment has a word in it, or the engine listens to other machines and was given no plan. Else it
-has the plan it was given, or the native default of one loopback rail, and looks at nothing.
+has the plan it was given, or a plain one for this machine alone, shared memory and behind it a
+loopback rail, and looks at nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tent.errors import InvalidArgument
-from tent.orchestration.plan import Plan
+from tent import _abi
+from tent.errors import InvalidArgument, PluginError
+from tent.orchestration.plan import Plan, Rail, Route, Rung
 
 if TYPE_CHECKING:
     from tent.orchestration.planner import Planner
@@ -86,6 +88,8 @@ def settle(
     if not steered:
         if text is not None and _has_strangers(text):
             path = _with_entry_points(path)
+        if text is None and not manual:
+            text = _plain_plan(texts["listen"], path)
         return Opening(texts={**texts, "plan": text, "plugin_path": path}, numbers={**numbers})
     return _steered(texts, numbers, policy, path, has_key=has_key)
 
@@ -167,6 +171,31 @@ def _asked_for(listen: str | None) -> bool:
         return True
     # Control messages over a transport, as in "sim://host:port", are no address of a machine.
     return not is_loopback(listen) and listen != "none" and "://" not in (listen or "")
+
+
+def _plain_plan(listen: str | None, path: str | None) -> str | None:
+    """For an engine that only this machine can see; None: the native default, one tcp rail.
+
+    The compiler of policies makes the same rows; but it reads the machine, which a first engine
+    need not pay for.
+    """
+    if "://" in (listen or ""):
+        return None
+    try:
+        devices = [str(rail["device"]) for rail in _abi.transport_rails(path or "", "shm")]
+    except PluginError:  # no plugin, or the kernel refuses what it needs; tent transports says why
+        return None
+    host = "" if listen is None else listen.rpartition(":")[0].strip("[]")
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:  # a name of this machine, or none
+        address = "127.0.0.1"
+    if not devices:
+        return None
+    return Plan(
+        rails=[Rail("shm", devices[0]), Rail("tcp", address)],
+        routes=[Route(ladder=[Rung("shm", [[0]]), Rung("tcp", [[1]])])],
+    ).render()
 
 
 def _has_strangers(plan: str) -> bool:

@@ -34,7 +34,7 @@ _KNOWN = (
         name="shm",
         memory=Memory.HOST,
         summary="copies between processes of one machine",
-        needs="shared memory (/dev/shm) or leave to attach to the peer's (ptrace scope)",
+        needs="Linux 5.1 or newer (sealed memory files) and a folder for its Unix sockets",
     ),
     Known(
         name="rdma",

@@ -110,6 +110,12 @@ class RailOffer:
     options: tuple[tuple[str, str], ...] = ()
     """Rail options that the device needs (a GID index)."""
 
+    @property
+    def inside(self) -> bool:
+        """It leads from memory to memory inside the machine, as shared memory does: a path of its
+        own kind beside every network, where a loopback device is a stopgap for one."""
+        return self.loopback and self.nic is None and not self.virtual
+
 
 @dataclass(frozen=True)
 class Catalog:

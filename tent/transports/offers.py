@@ -14,6 +14,7 @@ from tent.transports.generic import generic_offers
 from tent.transports.known import known_transports, rank
 from tent.transports.model import Catalog, RailOffer, Transport
 from tent.transports.rdma import rdma_offers
+from tent.transports.shm import shm_offers
 from tent.transports.tcp import tcp_offers
 from tent.transports.virtual_functions import without_twins
 
@@ -24,7 +25,7 @@ def offers(catalog: Catalog, topology: Topology) -> tuple[RailOffer, ...]:
     Transports that are not available offer nothing (their `reason` says why), nor do decorators.
     Devices that cannot carry anything now are there with usable=False and the reason.
     """
-    special = {"tcp": tcp_offers, "rdma": rdma_offers}
+    special = {"tcp": tcp_offers, "rdma": rdma_offers, "shm": shm_offers}
     found: list[RailOffer] = []
     for transport in catalog.transports:
         if not transport.available or transport.decorates:

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+SAYS = {"08_same_host": "kv is fetched over shm: mapped read-only"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -29,6 +30,7 @@ def test_example(path: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Warning" not in result.stderr
+    assert SAYS.get(path.stem, "") in result.stdout
 
 
 @pytest.mark.parametrize(

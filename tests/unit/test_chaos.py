@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_workers_return_every_seed_once() -> None:
     seeds = range(40, 70)
     found = sorted(verdict.seed for verdict in run_seeds(seeds, 2))
     assert found == list(seeds)
+
+
+def test_workers_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are killed when the seeds are done, and clear up nothing themselves."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert all(verdict.held for verdict in run_seeds(range(4), 2))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_arena_sees_a_single_changed_byte() -> None:

@@ -88,6 +88,7 @@ def gid(index: int, text: str, kind: str = "RoCE v2") -> Gid:
     return Gid(index, text, kind, NET)
 
 
+SHMEM = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 V4 = "0000:0000:0000:0000:0000:ffff:0a00:0001"
 OTHER_V4 = "0000:0000:0000:0000:0000:ffff:0a63:0001"
 LOCAL = "fe80:0000:0000:0000:0000:00ff:fe00:0001"
@@ -153,13 +154,48 @@ FIRES: dict[str, tuple[Topology, Surroundings, tuple[str, str, str], str, str]] 
         ("advice", "shm", "ptrace scope"), "only a restart",
         "printf '%s\\n' kernel.yama.ptrace_scope=0 >> /etc/sysctl.d/90-tent.conf   # to keep it",
     ),
+    "own namespaces": (
+        HGX, around(own_namespaces=frozenset({"ipc", "pid", "user"})),
+        ("note", "shm", "namespaces"), "its own ipc, pid, user namespaces",
+        "start engines that shall meet in common namespaces: nsenter -t PID --ipc --pid --user",
+    ),
+    "own user namespace in podman": (
+        with_limits(HGX, container="podman"), around(own_namespaces=frozenset({"user"})),
+        ("note", "shm", "namespaces"), "its own user namespace",
+        "podman run --userns=keep-id ...",
+    ),
+    "own pid namespace in docker": (
+        DOCKER, around(own_namespaces=frozenset({"pid"})), ("note", "shm", "namespaces"),
+        "its own pid namespace", "docker run --pid=host ...",
+    ),
+    "no /dev/shm": (
+        HGX, around(shm_trouble="there is no /dev/shm"), ("note", "shm", "/dev/shm"),
+        "there is no /dev/shm",
+        "mkdir -p /dev/shm && mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm",
+    ),
+    "no memory files": (
+        HGX, around(memfd_trouble="Operation not permitted"), ("advice", "shm", "memory files"),
+        "memfd_create fails: Operation not permitted",
+        "allow memfd_create in the filter that this process runs under (seccomp, LSM)",
+    ),
+    "no memory files in docker": (
+        DOCKER, around(memfd_trouble="Function not implemented"),
+        ("advice", "shm", "memory files"), "not implemented",
+        "docker run --security-opt seccomp=with-memfd-create.json ...",
+    ),
+    "huge pages of memory files": (
+        with_limits(HGX, huge_pages=(HugePages(2 << 20, 8, 0), HugePages(2 << 20, 8, 8, node=0))),
+        around(shmem_huge_off=SHMEM), ("note", "shm", "huge pages"), "gets normal pages",
+        f"echo advise > {SHMEM}",
+    ),
+    "huge pages of memory files in docker": (
+        with_limits(DOCKER, huge_pages=(HugePages(64 << 10, 8, 8),)),
+        around(shmem_huge_off=SHMEM), ("note", "shm", "huge pages"), "gets normal pages",
+        f"on the host: echo advise > {SHMEM}",
+    ),
     "open files": (
         with_limits(HGX, open_files=256), HERE, ("advice", "tcp", "open files"), "256 files",
         "ulimit -n 65536   # this shell, as far as its hard limit allows",
-    ),
-    "shared memory": (
-        with_limits(DOCKER, shm_bytes=64 << 20), HERE, ("advice", "shm", "/dev/shm"), "64 MiB",
-        "docker run --shm-size=16g ...",
     ),
     "huge pages": (
         with_limits(HGX, huge_pages=(HugePages(2 << 20, 0, 0),)), HERE,
@@ -387,6 +423,10 @@ FIRES: dict[str, tuple[Topology, Surroundings, tuple[str, str, str], str, str]] 
 QUIET: dict[str, tuple[Topology, Surroundings]] = {
     "a sound HGX": (HGX, HERE),
     "a sound HGX, of a record": (HGX, Surroundings()),
+    "huge pages set aside for memory files": (
+        with_limits(HGX, huge_pages=(HugePages(2 << 20, 8, 1),)),
+        around(shmem_huge_off=SHMEM),
+    ),
     "pinning is a capability": (
         with_limits(HGX, memlock_bytes=64 << 10),
         around(capabilities=frozenset({"CAP_IPC_LOCK"})),
@@ -396,6 +436,7 @@ QUIET: dict[str, tuple[Topology, Surroundings]] = {
         with_limits(HGX, ptrace_scope=2),
         around(capabilities=frozenset({"CAP_SYS_PTRACE"})),
     ),
+    "a small /dev/shm, in which no memory lies": (with_limits(HGX, shm_bytes=64 << 10), HERE),
     "a GPU that slows its link down when idle": (
         with_pci(HGX, "0000:13:00.0", link_gts=2.5),
         HERE,

@@ -32,6 +32,7 @@ def test_an_empty_tree_is_not_known(tmp_path: Path) -> None:
     assert (found.capabilities, found.numa_balancing) == (None, None)
     assert (found.uverbs, found.gpu_files) == (False, False)
     assert (found.sysctls, found.translated, found.live) == ({}, frozenset(), True)
+    assert (found.own_namespaces, found.shm_trouble) == (frozenset(), "there is no /dev/shm")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,39 @@ def test_the_greater_of_all_and_the_device_counts(tmp_path: Path) -> None:
     assert seen(root).sysctls == {"eth0/rp_filter": 1, "eth1/rp_filter": 2}
 
 
+@pytest.mark.parametrize(
+    ("common", "of_2m", "off"),
+    [
+        ("always [advise] never", None, ""),
+        ("always within_size advise [never] deny force", None, "shmem_enabled"),
+        ("advise never [deny]", None, "shmem_enabled"),
+        ("advise [never]", "always [inherit] advise never", "shmem_enabled"),
+        ("advise [never]", "inherit [advise] never", ""),
+        ("[advise] never", "inherit advise [never]", "hugepages-2048kB/shmem_enabled"),
+        ("garbled", None, ""),
+        (None, None, ""),
+    ],
+)
+def test_the_setting_that_forbids_huge_pages_of_memory_files_is_named(
+    tmp_path: Path, common: str | None, of_2m: str | None, off: str
+) -> None:
+    base = "sys__kernel__mm__transparent_hugepage__"
+    files = {"shmem_enabled": common, "hugepages-2048kB__shmem_enabled": of_2m}
+    root = tree(tmp_path, **{base + name: text for name, text in files.items() if text})
+    folder = "/sys/kernel/mm/transparent_hugepage/"
+    assert seen(root).shmem_huge_off == (folder + off if off else "")
+
+
+def test_memory_files_are_tried() -> None:
+    trouble = look(Topology(), variables={}).memfd_trouble
+    try:
+        os.close(os.memfd_create("tent:test"))
+    except OSError as error:
+        assert trouble == error.strerror
+    else:
+        assert trouble == ""
+
+
 def test_names_lead_to_no_other_file(tmp_path: Path) -> None:
     tree(tmp_path, proc__sys__net__ipv4__rp_filter="7")
     names = ("..", "../..", "a/b", "x\0y")
@@ -103,6 +137,38 @@ def test_key_files_are_judged_as_engines_do(
     trouble = seen(tmp_path, TENT_KEY_FILE=str(key)).key_trouble
     assert words in trouble
     assert bool(trouble) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ({"pid": "pid:[4026531836]", "ipc": "ipc:[4026531839]", "user": "user:[4026531837]"}, ""),
+        ({"pid": "pid:[4026532191]", "ipc": "ipc:[4026531839]"}, "pid"),
+        (
+            {"pid": "pid:[4026532191]", "ipc": "ipc:[4026532190]", "user": "user:[1]"},
+            "ipc pid user",
+        ),
+        ({"pid": "pid:[]", "ipc": "elsewhere"}, ""),
+    ],
+)
+def test_namespaces_beside_the_first_ones_are_own(
+    tmp_path: Path, links: dict[str, str], expected: str
+) -> None:
+    folder = tmp_path / "proc/self/ns"
+    folder.mkdir(parents=True)
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    assert seen(tmp_path).own_namespaces == set(expected.split())
+
+
+def test_a_place_for_sockets_can_be_written_to(tmp_path: Path) -> None:
+    folder = tmp_path / "dev/shm"
+    folder.parent.mkdir()
+    folder.write_text("no folder")
+    assert seen(tmp_path).shm_trouble == "there is no /dev/shm"
+    folder.unlink()
+    folder.mkdir()
+    assert seen(tmp_path).shm_trouble == ""
 
 
 def test_this_machine_can_be_looked_at() -> None:

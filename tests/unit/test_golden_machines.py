@@ -62,7 +62,7 @@ def test_machine_has_its_topology_and_its_plan(folder: Path) -> None:
 
     policy = folder / "policy.yaml"
     named = folder / "transports.txt"
-    transports = named.read_text().split() if named.exists() else ["rdma", "tcp"]
+    transports = named.read_text().split() if named.exists() else ["shm", "rdma", "tcp"]
     compiled = compile_plan(
         topology,
         read_policy(policy) if policy.exists() else default_policy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,38 @@ def test_variables_that_steer_are_those_that_are_read() -> None:
     assert set(VARIABLES) == {POLICY_FILE, *(variable.name for variable in READ)}
 
 
-def test_engine_on_loopback_without_a_plan_looks_at_nothing() -> None:
-    with tent.Engine(key=KEY) as engine:
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        (None, "127.0.0.1"),
+        ("127.0.0.3:0", "127.0.0.3"),
+        ("localhost:0", "127.0.0.1"),
+        ("none", "127.0.0.1"),
+        ("[::1]:0", "::1"),
+    ],
+)
+def test_engine_on_loopback_without_a_plan_shares_memory_and_has_a_socket_behind_it(
+    listen: str | None, address: str
+) -> None:
+    with tent.Engine(key=KEY, listen=listen) as engine:
+        rails = f"rail 0 shm host\nrail 1 tcp {address}\n"
+        assert engine.plan == f"plan 1\n{rails}route * : shm[0] ; tcp[1]\n"
+
+
+def test_engine_on_loopback_without_a_plan_does_without_a_shm_plugin_that_is_torn(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "libtent_plugin_shm.so").write_text("torn")
+    with tent.Engine(key=KEY, plugin_path=tmp_path) as engine:
         assert engine.plan == "plan 1\nrail 0 tcp 127.0.0.1\nroute * : tcp[0]\n"
-        with pytest.raises(tent.InvalidArgument, match="open it with policy="):
-            engine.reload_policy()
+
+
+def test_engine_on_loopback_without_a_plan_looks_at_nothing() -> None:
+    with (
+        tent.Engine(key=KEY) as engine,
+        pytest.raises(tent.InvalidArgument, match="open it with policy="),
+    ):
+        engine.reload_policy()
 
 
 def test_engine_with_a_policy_is_opened_as_it_says(tmp_path: Path) -> None:
@@ -38,6 +66,29 @@ def test_engine_with_a_policy_is_opened_as_it_says(tmp_path: Path) -> None:
         assert "rail 0 tcp lo" in engine.plan
         with engine.batch(), pytest.raises(tent.Again):
             engine.batch().__enter__()
+
+
+def threads_of(**options: Any) -> int:
+    """Native threads that an engine with these options has started."""
+    tasks = Path("/proc/self/task")
+    before = {task.name for task in tasks.iterdir()}
+    with tent.Engine(key=KEY, **options):
+        return len({task.name for task in tasks.iterdir()} - before)
+
+
+def test_workers_are_one_that_drives_and_helpers(tmp_path: Path) -> None:
+    alone = threads_of(workers=1)
+    assert threads_of(workers=3) == alone + 2
+    # The policy's engine looks after the machine, by threads of its own.
+    two, four = (
+        threads_of(policy=policy_file(tmp_path, f"engine: {{workers: {count}}}\n"))
+        for count in (2, 4)
+    )
+    assert four == two + 2
+    wide = policy_file(tmp_path, "engine: {workers: 4}\n")
+    assert threads_of(policy=wide, workers=2) == two
+    with pytest.raises(tent.InvalidArgument, match="17 workers: at most 16"):
+        tent.Engine(key=KEY, workers=17)
 
 
 def test_arguments_win_over_the_policy(tmp_path: Path) -> None:
@@ -52,7 +103,7 @@ def test_environment_steers_an_engine_without_a_plan(
     policy = policy_file(tmp_path, "rules: [{match: {label: kv}, use: {class: high}}]\n")
     monkeypatch.setenv("TENT_POLICY", str(policy))
     with tent.Engine(key=KEY) as engine:
-        assert "route label=kv use class=high : tcp[0]" in engine.plan
+        assert "route label=kv use class=high : shm[0] ; tcp[1]" in engine.plan
     plan = "plan 1\nrail 0 tcp 127.0.0.2\nroute * : tcp[0]\n"
     with tent.Engine(key=KEY, plan=plan) as engine:
         assert engine.plan == plan

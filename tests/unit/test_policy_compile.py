@@ -20,8 +20,10 @@ from tent.transports.model import Catalog
 from tent.transports.offers import assumed_catalog
 
 HGX = "socket:2 switch:2 gpu:2 nic:2@400"
+ALL = assumed_catalog(["shm", "rdma", "tcp"])
 BOTH = assumed_catalog(["rdma", "tcp"])
 TCP = assumed_catalog(["tcp"])
+SHM = assumed_catalog(["shm", "tcp"])
 
 
 def compiled(
@@ -72,6 +74,44 @@ def test_rdma_comes_before_tcp_and_tcp_reaches_gpus_through_the_host() -> None:
     cuda = [row for row in found if "local=cuda" in row]
     assert len(cuda) == 8
     assert all(row.endswith("via=host") for row in cuda)
+
+
+def test_memory_of_this_machine_is_shared_first_and_networks_stand_behind_it() -> None:
+    found = compiled("nic:2@100", catalog=ALL)
+    assert devices(found)[0] == "shm:host"
+    assert rows(found) == ["route * : shm[0] ; rdma[1 2] ; tcp[3 4]"]
+    assert rows(compiled(HGX, catalog=SHM, reach="loopback"))[-1].startswith("route * : shm[0] ; ")
+
+
+def test_shared_memory_is_beside_a_network_and_never_in_its_place() -> None:
+    found = compiled(Topology(), catalog=SHM)
+    assert devices(found) == ["shm:host", "tcp:127.0.0.1"]
+
+
+def test_shared_memory_is_no_rung_for_memory_of_gpus() -> None:
+    found = rows(compiled(HGX, catalog=ALL))
+    assert [row for row in found if "local=cuda" in row and "shm" in row] == []
+    assert len([row for row in found if "local=cuda:" in row]) == 8
+    assert all(" : shm[0] ; " in row for row in found if "local=cuda" not in row)
+    to_gpus = rule("gpus", Match(remote="cuda"))
+    assert "shm" not in rows(compiled(HGX, to_gpus, catalog=SHM))[0]
+    asked = rule("asked", Match(remote="cuda"), transports=("shm",), staging="host")
+    assert rows(compiled(HGX, asked, catalog=SHM))[0] == "route remote=cuda : shm[0] via=host"
+
+
+def test_plan_of_a_machine_with_a_gpu_says_which_memory_is_shared() -> None:
+    machine = replace(synthetic("gpu:1"), nets=())
+    assert rows(compiled(machine, catalog=SHM)) == [
+        "route local=cuda : tcp[1] via=host",
+        "route * : shm[0] ; tcp[1] via=host",
+    ]
+
+
+def test_rule_that_cannot_serve_some_memory_says_which() -> None:
+    machine = replace(synthetic("gpu:1"), nets=())
+    found = compiled(machine, rule("here", transports=("shm",)), catalog=SHM)
+    assert rows(found) == ["route local=cuda : none", "route * : shm[0]", "route * : none"]
+    assert 'rule "here" has no usable rail here for memory at cuda (shm)' in said(found)
 
 
 def test_machine_of_one_node_needs_one_row() -> None:
@@ -221,7 +261,9 @@ MATCHES = st.builds(
 )
 USES = st.builds(
     Use,
-    transports=st.sampled_from([("auto",), ("tcp",), ("rdma", "tcp"), ("rdma",)]),
+    transports=st.sampled_from(
+        [("auto",), ("tcp",), ("rdma", "tcp"), ("rdma",), ("shm",), ("shm", "tcp")]
+    ),
     devices=st.sampled_from([(), ("mlx5_*",), ("*0",), ("nothing",)]),
     class_=st.sampled_from(["low", None]),
     slice=st.sampled_from([None, Span(most=1 << 20), Span(1 << 16, 1 << 20)]),
@@ -241,8 +283,8 @@ def test_compile_is_total_and_deterministic_and_its_plans_read_back(
 ) -> None:
     topology = synthetic(machine) if machine else Topology()
     policy = Policy(rules=tuple(rules), closed=closed)
-    first = compile_plan(topology, policy, BOTH)
-    assert compile_plan(topology, policy, BOTH) == first
+    first = compile_plan(topology, policy, ALL)
+    assert compile_plan(topology, policy, ALL) == first
     canonical = tent.plan_render(first.plan.render())
     assert tent.plan_render(canonical) == canonical
 

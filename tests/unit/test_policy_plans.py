@@ -40,7 +40,7 @@ MACHINE = Topology(
         for i in range(8)
     ),
 )
-CATALOG = assumed_catalog(["rdma", "tcp"])
+CATALOG = assumed_catalog(["shm", "rdma", "tcp"])
 PAGE = (Path(__file__).resolve().parents[2] / "docs/policy.md").read_text()
 PAGES_EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
 

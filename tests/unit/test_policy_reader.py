@@ -241,8 +241,9 @@ def test_registry_settings() -> None:
             '(small letters, digits, _ and -), found "TCP"',
         ),
         (
-            "engine: {workers: 2}",
-            'engine.workers: expected 1 (this version drives all rails with one), found "2"',
+            "engine: {workers: 17}",
+            "engine.workers: expected a count from 0 to 16 (one drives the rails, the others help "
+            'to copy; 0: by cores), found "17"',
         ),
         ("engine: {spin: 0}", "engine.spin: expected a duration with its unit"),
         (

@@ -14,6 +14,7 @@ from tent.orchestration.plan import Plan, Rail, Route, Rung
 from tent.topology.model import (
     Address,
     Gid,
+    Host,
     NetDevice,
     PciDevice,
     RdmaDevice,
@@ -340,6 +341,27 @@ def test_other_transports_offer_what_their_plugins_found() -> None:
     assert [offer.nic for offer in found] == [None, "eth0", None]
     assert [offer.usable for offer in found] == [False, True, True]
     assert (found[2].numa, found[2].gbps) == (None, None), "no plan could say these"
+
+
+@pytest.mark.parametrize("kernel", ["", "6.8.0-45-generic", "5.1.0", "10.0", "x.y"])
+def test_shared_memory_is_one_rail_of_this_machine_beside_all_devices(kernel: str) -> None:
+    machine = Topology(host=Host(kernel=kernel), nets=(net("eth0"),))
+    [rail] = offers(assumed_catalog(["shm"]), machine)
+    assert rail == RailOffer("shm", "host", why="reaches this machine only", loopback=True)
+    assert rail.usable and rail.inside
+
+
+def test_a_loopback_device_is_no_path_inside_the_machine() -> None:
+    [lo] = offers(assumed_catalog(["tcp"]), Topology())
+    assert lo.loopback and not lo.inside
+
+
+@pytest.mark.parametrize("kernel", ["3.10.0-1160.el7", "5.0.21", "4.18.0-553.el8"])
+def test_shared_memory_needs_a_kernel_that_seals_memory_against_writing(kernel: str) -> None:
+    machine = Topology(host=Host(kernel=kernel))
+    [rail] = offers(assumed_catalog(["shm"]), machine)
+    assert not rail.usable
+    assert f"kernel {kernel}" in rail.why and "5.1 is the first" in rail.why
 
 
 def test_what_is_not_available_and_what_decorates_offers_nothing() -> None:

@@ -25,7 +25,10 @@ UNITS = {
     OptionKind.DURATION: {"": 1, "ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
 }
 SMALLEST = {OptionKind.COUNT: "", OptionKind.SIZE: "", OptionKind.DURATION: "ns"}
-NAMES = ["fault", "null", "sim", "tcp"]
+NAMES = ["fault", "null", "shm", "sim", "tcp"]
+DEVICES = {"tcp": "127.0.0.1", "shm": "host"}
+LISTED = ["fault", "shm", "tcp"]
+"""Those with options."""
 
 
 def transport(name: str) -> Transport:
@@ -37,7 +40,7 @@ def transport(name: str) -> Transport:
 def open_with(name: str, option: str, value: str, *, rail: bool) -> None:
     """An engine whose plan says this; what decorates does so to the null transport."""
     inner = "null" if name == "fault" else name
-    device = "127.0.0.1" if inner == "tcp" else "any"
+    device = DEVICES.get(inner, "any")
     lines = ["plan 1"]
     if inner != name:
         lines.append(f"decorate {inner} {name}")
@@ -75,7 +78,7 @@ def test_options_have_a_meaning_a_known_kind_and_a_place_of_their_own(name: str)
         assert bool(option.least) == bool(option.most) == (option.kind in SMALLEST), option
 
 
-@pytest.mark.parametrize("name", ["fault", "tcp"])
+@pytest.mark.parametrize("name", LISTED)
 def test_what_the_table_says_is_accepted(name: str) -> None:
     for option in transport(name).options:
         accepted = {option.default, option.least, option.most, *option.choices} - {""}
@@ -83,7 +86,7 @@ def test_what_the_table_says_is_accepted(name: str) -> None:
             open_with(name, option.name, value, rail=option.rail)
 
 
-@pytest.mark.parametrize("name", ["fault", "tcp"])
+@pytest.mark.parametrize("name", LISTED)
 def test_what_the_table_excludes_is_refused(name: str) -> None:
     options = transport(name).options
     for option in options:
@@ -94,7 +97,7 @@ def test_what_the_table_excludes_is_refused(name: str) -> None:
                 refused(name, option.name, f"{least - 1}{unit}", rail=option.rail)
             refused(name, option.name, f"{most + 1}{unit}", rail=option.rail)
             refused(name, option.name, "x", rail=option.rail)
-        if option.kind is OptionKind.CHOICE:
+        if option.kind in (OptionKind.CHOICE, OptionKind.SWITCH):
             refused(name, option.name, "other", rail=option.rail)
         if not any(other.name == option.name and other is not option for other in options):
             refused(name, option.name, option.default or option.least or "1", rail=not option.rail)
@@ -109,18 +112,19 @@ def test_an_option_that_is_not_in_the_table_is_refused(name: str, *, rail: bool)
     refused(name, "nonsense", "1", rail=rail)
 
 
-def test_the_page_of_tcp_has_its_table() -> None:
-    page = (PLUGINS / "tcp" / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["tcp", "shm"])
+def test_the_page_of_a_transport_has_its_table(name: str) -> None:
+    page = (PLUGINS / name / "README.md").read_text(encoding="utf-8")
+    options = transport(name).options
+    everywhere = any(option.rail for option in options)
     rows = {}
-    for option in transport("tcp").options:
-        where = (
-            ""
-            if any(not o.rail for o in transport("tcp").options if o.name == option.name)
-            else " (rails only)"
-        )
+    for option in options:
+        places = {other.rail for other in options if other.name == option.name}
+        where = " (rails only)" if everywhere and False not in places else ""
         facts = [f"`{option.name}`{where}", option.default, option.least, option.most]
         rows[option.name] = "| " + " | ".join([*facts, option.meaning]) + " |"
     found = [" ".join(line.split()) for line in page.splitlines() if line.startswith("| `")]
+    assert rows
     assert found[: len(rows)] == [" ".join(row.split()) for row in rows.values()]
 
 

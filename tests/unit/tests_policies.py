@@ -100,7 +100,7 @@ POLICIES = st.builds(
         name=maybe(WORDS),
         listen=maybe(st.sampled_from(["none", "0.0.0.0:0", "[::]:7471", "host-1:80"])),
         advertise=maybe(st.sampled_from(["10.0.0.1", "a:1,b:2"])),
-        workers=maybe(st.just(1)),
+        workers=maybe(st.integers(0, 16)),
         spin_ns=maybe(DURATIONS_NS),
         limits=st.dictionaries(st.sampled_from(LIMITS), st.integers(1, 2**32 - 1)),
     ),

@@ -264,8 +264,10 @@ class _Compiler:
                 if offer.transport == name
                 and (not use.devices or select.matches(offer, use.devices))
             ]
-            via = self._via(rule, name, local)
-            if not chosen or via == "never":
+            if not chosen:
+                continue
+            via = self._via(rule, name, local, inside=all(offer.inside for offer in chosen))
+            if via == "never":
                 continue
             rungs.append(
                 Rung(
@@ -276,8 +278,9 @@ class _Compiler:
             )
         if not rungs:
             on = f" on {', '.join(use.devices)}" if use.devices else ""
+            whose = f" for memory at {local}" if local and local != rule.match.local else ""
             what = (
-                f'rule "{rule.name}" has no usable rail here '
+                f'rule "{rule.name}" has no usable rail here{whose} '
                 f"({', '.join(names) or 'no transport'}{on}): its requests are refused"
             )
             where = f"{self.policy.source}:{rule.line}" if rule.line else self.policy.source
@@ -291,8 +294,12 @@ class _Compiler:
             groups[near].append(self.numbers[offer])
         return tuple(tuple(sorted(group)) for group in groups.values() if group)
 
-    def _via(self, rule: Rule, transport: str, local: str | None) -> str:
-        """How the bytes get to memory that the transport does not reach; "": directly."""
+    def _via(self, rule: Rule, transport: str, local: str | None, *, inside: bool) -> str:
+        """How the bytes get to memory that the transport does not reach; "": directly.
+
+        "never": by this transport not at all. What stays inside the machine is not staged unless a
+        rule says so: where device memory can be copied to the host, it can be copied to the peer.
+        """
         staging = rule.use.staging
         if staging in ("host", "local", "remote", "both"):
             return staging
@@ -305,7 +312,9 @@ class _Compiler:
         # be one.
         if not device and (remote is not None or not self.has_gpus):
             return ""
-        return "never" if staging == "never" and device else "" if staging == "never" else "host"
+        if staging == "never" or inside:
+            return "never" if device else ""
+        return "host"
 
     def _row(self, rule: Rule, local: str | None, ladder: tuple[Rung, ...]) -> Route:
         match = _pairs(rule.match)

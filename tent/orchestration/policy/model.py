@@ -99,6 +99,7 @@ class EngineSettings:
     listen: str | None = None
     advertise: str | None = None
     workers: int | None = None
+    """Threads: one drives the rails, the others help to copy; 0: by cores."""
     spin_ns: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     """requests_max, slices_max, batches_max, completions_max, events_max, notices_max."""

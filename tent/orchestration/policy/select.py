@@ -86,15 +86,12 @@ def _of_transport(
     if include:
         return [offer for offer in named if offer.usable or offer.by_name]
     usable = [offer for offer in allowed if offer.usable]
-    # Loopback only where nothing else is, and then virtual devices before it. What has no NIC at
-    # all (rings of shared memory) reaches this machine only, and is no stopgap for a network.
-    local = [
-        offer for offer in usable if offer.loopback and offer.nic is None and not offer.virtual
-    ]
+    # Loopback only where nothing else is, and then virtual devices before it.
+    inside = [offer for offer in usable if offer.inside]
     real = [offer for offer in usable if not offer.loopback and not offer.virtual]
     virtual = [offer for offer in usable if not offer.loopback and offer.virtual]
-    stopgap = [offer for offer in usable if offer.loopback and offer not in local]
-    return local + _quick(real or virtual or ([] if local else stopgap), policy, findings)
+    stopgap = [offer for offer in usable if offer.loopback and not offer.inside]
+    return inside + _quick(real or virtual or ([] if inside else stopgap), policy, findings)
 
 
 def _quick(offers: list[RailOffer], policy: Policy, findings: list[Finding]) -> list[RailOffer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tent.topology.distance import natural
 from tent.topology.model import Topology
-from tent.transports.doctor import network, pcie, plugins, process, rdma
+from tent.transports.doctor import memory, network, pcie, plugins, process, rdma, shm
 from tent.transports.doctor.finding import Case, Check, Finding, Severity
 from tent.transports.doctor.surroundings import Surroundings
 from tent.transports.model import Catalog
@@ -13,6 +13,8 @@ _ORDER: dict[Severity, int] = {"problem": 0, "advice": 1, "note": 2}
 CHECKS: tuple[Check, ...] = (
     *plugins.CHECKS,
     *process.CHECKS,
+    *shm.CHECKS,
+    *memory.CHECKS,
     *rdma.CHECKS,
     *network.CHECKS,
     *pcie.CHECKS,

@@ -1,4 +1,4 @@
-"""Checks of what this process may do: pinning, attaching, files, shared memory, CPUs, the key."""
+"""Checks of what this process may do: pinning, files, huge pages, CPUs, the key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tent.transports.doctor.finding import Case, Finding, in_container, quoted, 
 MEMLOCK_LEAST = 1 << 30
 """Less than this pins no key-value cache worth a transfer."""
 FILES_LEAST = 1024
-SHM_LEAST = 1 << 30
 WORKERS = 1
 """Threads of an engine that moves data, by default."""
 
@@ -44,36 +43,6 @@ def memlock(case: Case) -> Iterator[Finding]:
     )
 
 
-def ptrace(case: Case) -> Iterator[Finding]:
-    """Cross-memory attach needs the right to trace the peer."""
-    scope = case.topology.limits.ptrace_scope
-    if not scope or case.catalog.find("shm") is None:
-        return
-    if scope < 3 and case.able("CAP_SYS_PTRACE"):
-        return
-    means = {
-        1: "only parents may attach to their children",
-        2: "only processes with CAP_SYS_PTRACE may attach",
-    }.get(scope, "nobody may attach, and only a restart can change that")
-    fix = sysctl(case, "kernel.yama.ptrace_scope=0")
-    if scope >= 3:
-        fix = (fix[1], "then restart the machine: 3 cannot be lowered while it runs")
-    else:
-        fix += in_container(
-            case,
-            run="--cap-add SYS_PTRACE",
-            pod='or add "SYS_PTRACE" to securityContext.capabilities.add of the container',
-        )
-    yield Finding(
-        "advice",
-        "shm",
-        "ptrace scope",
-        f"kernel.yama.ptrace_scope is {scope}: {means}",
-        "memory that was not made by TENT cannot be copied straight between processes",
-        fix,
-    )
-
-
 def open_files(case: Case) -> Iterator[Finding]:
     """Each connection is a descriptor."""
     limit = case.topology.limits.open_files
@@ -95,26 +64,6 @@ def open_files(case: Case) -> Iterator[Finding]:
             f"ulimit -n {count}   # this shell, as far as its hard limit allows",
             f"LimitNOFILE={count}   # in [Service] of a systemd unit",
         ),
-    )
-
-
-def shared_memory(case: Case) -> Iterator[Finding]:
-    """Containers start with 64 MiB of it."""
-    found = case.topology.limits.shm_bytes
-    if found is None or found >= SHM_LEAST or case.catalog.find("shm") is None:
-        return
-    yield Finding(
-        "advice",
-        "shm",
-        "/dev/shm",
-        f"/dev/shm holds {size(found)} only",
-        "buffers shared between processes do not fit",
-        in_container(
-            case,
-            run="--shm-size=16g",
-            pod="mount an emptyDir with medium: Memory at /dev/shm",
-        )
-        or ("mount -o remount,size=50% /dev/shm",),
     )
 
 
@@ -201,7 +150,7 @@ def key(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (memlock, ptrace, open_files, shared_memory, huge_pages, cpus, balancing, key)
+CHECKS = (memlock, open_files, huge_pages, cpus, balancing, key)
 
 
 def _loopback(listen: str) -> bool:

@@ -19,6 +19,8 @@ from pathlib import Path
 from tent.topology.model import Topology
 
 _CAPABILITIES = {"CAP_IPC_LOCK": 14, "CAP_SYS_PTRACE": 19}
+_FIRST_NAMESPACES = {"ipc": 0xEFFFFFFF, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
+"""include/linux/proc_ns.h (PROC_IPC_INIT_INO, ...): the same on every machine."""
 _KEY_BYTES = (16, 4096)
 _NETS_MAX = 256
 """Network devices whose settings are read."""
@@ -43,6 +45,14 @@ class Surroundings:
     """Of network devices: "eth0/rp_filter" -> what counts, the greater of it and of "all"."""
     translated: frozenset[str] = frozenset()
     """PCI addresses whose accesses the IOMMU translates."""
+    own_namespaces: frozenset[str] = frozenset()
+    """Of "ipc", "pid" and "user" those that are not the machine's first ones."""
+    shm_trouble: str = ""
+    """Why no socket can be kept in /dev/shm."""
+    memfd_trouble: str = ""
+    """Why no memory file can be made."""
+    shmem_huge_off: str = ""
+    """The file whose setting keeps memory files from transparent huge pages of 2 MiB."""
     key_trouble: str = ""
     """What is wrong with the file of TENT_KEY_FILE."""
     live: bool = False
@@ -65,6 +75,10 @@ def look(
         numa_balancing=_flag(base / "proc/sys/kernel/numa_balancing"),
         sysctls=_net_settings(base, [net.name for net in topology.nets]),
         translated=frozenset(a for a in addresses if a and _translated(base, a)),
+        own_namespaces=_own_namespaces(base),
+        shm_trouble=_shm_trouble(base),
+        memfd_trouble=_memfd_trouble(),
+        shmem_huge_off=_shmem_huge_off(base),
         key_trouble=_key_trouble(variables.get("TENT_KEY_FILE", "")),
         live=True,
     )
@@ -109,6 +123,45 @@ def _capabilities(root: Path) -> frozenset[str] | None:
     if mapped != ["0", "0", "4294967295"]:
         return frozenset()
     return frozenset(name for name, bit in _CAPABILITIES.items() if bits >> bit & 1)
+
+
+def _own_namespaces(root: Path) -> frozenset[str]:
+    found = set()
+    for name, first in _FIRST_NAMESPACES.items():
+        try:
+            target = (root / "proc/self/ns" / name).readlink()
+        except OSError:
+            continue
+        number = re.fullmatch(rf"{name}:\[(\d+)\]", str(target))
+        if number is not None and int(number[1]) != first:
+            found.add(name)
+    return frozenset(found)
+
+
+def _shm_trouble(root: Path) -> str:
+    folder = root / "dev/shm"
+    if not folder.is_dir():
+        return "there is no /dev/shm"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "/dev/shm cannot be written to"
+
+
+def _memfd_trouble() -> str:
+    try:
+        os.close(os.memfd_create("tent:doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _shmem_huge_off(root: Path) -> str:
+    # Since Linux 6.11 each size has a setting of its own, which may hand on to the common one.
+    for name in ("hugepages-2048kB/shmem_enabled", "shmem_enabled"):
+        setting = f"/sys/kernel/mm/transparent_hugepage/{name}"
+        chosen = re.search(r"\[(\w+)\]", _text(root / setting[1:]) or "")
+        if chosen is None or chosen[1] == "inherit":
+            continue
+        return setting if chosen[1] in ("never", "deny") else ""
+    return ""
 
 
 def _net_settings(root: Path, names: list[str]) -> dict[str, int]:
