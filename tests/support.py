@@ -87,6 +87,30 @@ class NativeBuild:
         return [*thread_sanitizer_runner(), self.folder / kind / name]
 
 
+def build_mutants(*targets: str) -> Path:
+    """Builds targets with planted mutants; ninja decides what is out of date. Without assertions,
+    so that a test has to notice and not an abort."""
+    folder = ROOT / "build" / "mutants"
+    run(
+        BIN / "cmake",
+        "-G",
+        "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
+        "-DTENT_MUTANTS=ON",
+        "-DTENT_NATIVE_TESTS=ON",
+        "-DTENT_PRECOMPILE=ON",
+        "-S",
+        ROOT,
+        "-B",
+        folder,
+    )
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(os.cpu_count() or 2)
+    run(BIN / "ninja", "-C", folder, "-j", jobs, *targets, timeout=900)
+    return folder
+
+
 def thread_sanitizer_runner() -> list[str | Path]:
     """Where addresses are random beyond what gcc's thread sanitizer can map, they must not be."""
     bits = Path("/proc/sys/vm/mmap_rnd_bits")

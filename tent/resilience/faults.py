@@ -92,6 +92,9 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
+SHM_WAYS = ("mapped", "attach", "ring")
+
+
 @dataclass(frozen=True)
 class Rail:
     """A rail of a host. Chances are per slice and exist on the simulated fabric only."""
@@ -120,9 +123,14 @@ class Host:
 
 @dataclass(frozen=True)
 class World:
-    """The machines; settings: `set` lines of every engine's plan; limits: engine options."""
+    """The machines; settings: `set` lines of every engine's plan; limits: engine options.
+
+    shm: the hosts are processes of one machine, which use shared memory first, without the ways
+    that come before this one: "mapped", "attach" or "ring" (real processes only).
+    """
 
     hosts: tuple[Host, ...] = _key("hosts")
+    shm: str = _key("way", "")
     control_latency_ns: int = _key("duration", 5_000)
     control_break_ns: int = _key("duration", 1_000_000_000)
     settings: tuple[tuple[str, str], ...] = _key("words", ())
@@ -301,6 +309,7 @@ class _Reader:
             "switch": _switch,
             "action": _action,
             "name": _name,
+            "way": _way,
         }
         if kind not in parsers:
             return text
@@ -395,6 +404,12 @@ def _switch(text: str) -> bool:
 def _action(text: str) -> str:
     if text not in ACTIONS:
         raise ValueError(f"unknown action {text!r}, expected one of {', '.join(ACTIONS)}")
+    return text
+
+
+def _way(text: str) -> str:
+    if text not in SHM_WAYS:
+        raise ValueError(f"unknown way {text!r}, expected one of {', '.join(SHM_WAYS)}")
     return text
 
 

@@ -6,11 +6,14 @@ Needs pytest (the `test` extra).
 
 import pytest
 
-pytest.register_assert_rewrite("tent.testing.conformance", "tent.testing.fixtures")
+pytest.register_assert_rewrite(
+    "tent.testing.conformance", "tent.testing.conformance_memory", "tent.testing.fixtures"
+)
 
 from tent.scheduler.bound import Flapping, Piecewise
-from tent.testing.conformance import Quirks, TransportConformance
+from tent.testing.conformance import TransportConformance
 from tent.testing.fixtures import Pair, engine_pair, pattern
+from tent.testing.quirks import Quirks
 from tent.testing.sim import Fabric
 from tent.testing.waiting import eventually
 

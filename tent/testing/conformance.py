@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -33,30 +30,10 @@ from tent import (
     TransportFailed,
     Unfenced,
 )
-from tent.testing.fixtures import KEY, Pair, engine_pair, pattern
+from tent.testing.conformance_memory import MemoryConformance
+from tent.testing.fixtures import KEY, Pair, pattern
+from tent.testing.quirks import MIB, ROOM, SLOW_ROOM
 from tent.testing.waiting import eventually
-
-MIB = 1 << 20
-ROOM = 16 * MIB
-SLOW_ROOM = 8 * MIB
-
-
-@dataclass(frozen=True)
-class Quirks:
-    """What a transport's tests need to know about it.
-
-    plan: the transport at full speed, all its rails in one tier. slow_plan: the same so slow that
-    8 MiB take a second or more, so that a test can act in mid-transfer. integrity: it can check
-    CRC32C. enforces_grants: the target itself checks each access (else the initiator's own check
-    is all there is, and the tests of revoked and expired grants are skipped, with this as the
-    reason).
-    """
-
-    plan: str
-    slow_plan: str
-    rails: int
-    integrity: bool = True
-    enforces_grants: bool = True
 
 
 def started(batch: Batch, engine: Engine) -> None:
@@ -75,22 +52,8 @@ def final(batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return statuses
 
 
-class TransportConformance:
+class TransportConformance(MemoryConformance):
     """Subclass it as Test..., with `quirks` set."""
-
-    quirks: ClassVar[Quirks]
-
-    @pytest.fixture
-    def pair(self) -> Iterator[Pair]:
-        with engine_pair(plan=self.quirks.plan, length=ROOM) as pair:
-            yield pair
-            if not pair.initiator.closed and not pair.target.closed:
-                pair.settle()
-
-    @pytest.fixture
-    def slow(self) -> Iterator[Pair]:
-        with engine_pair(plan=self.quirks.slow_plan, length=SLOW_ROOM) as pair:
-            yield pair
 
     # ---- bytes
 
@@ -269,7 +232,7 @@ class TransportConformance:
 
     @pytest.mark.parametrize(("access", "op"), [("r", "write"), ("w", "read")])
     def test_the_direction_not_granted_is_denied(self, access: str, op: str) -> None:
-        with engine_pair(plan=self.quirks.plan, length=MIB, access=access) as pair:
+        with self.engines(MIB, access=access) as pair:
             with pytest.raises(Denied):
                 pair.initiator.submit(
                     pair.segment, op=op, local=pair.local[:8], remote="target", length=8
@@ -313,7 +276,7 @@ class TransportConformance:
         assert not pair.segment.regions
 
     def test_a_region_registered_later_is_found(self, pair: Pair) -> None:
-        late = pair.target.alloc(4096).numpy()
+        late = self.memory(pair.target, 4096)
         pair.target.register(late, label="late")
         pair.segment.refresh()
         pair.local_bytes[:4096] = 5
@@ -354,7 +317,7 @@ class TransportConformance:
             pair.initiator.open_segment(descriptor, timeout=20.0)
 
     def test_a_grant_of_one_region_hides_the_others(self, pair: Pair) -> None:
-        secret = pair.target.alloc(4096).numpy()
+        secret = self.memory(pair.target, 4096)
         hidden = pair.target.register(secret, label="secret")
         segment = pair.initiator.open_segment(
             pair.target.export(regions=[pair.remote]), timeout=20.0
@@ -489,7 +452,7 @@ class TransportConformance:
         other = Engine(plan=self.quirks.plan, key=KEY)
         with other:
             segment = other.open_segment(slow.target.address, timeout=20.0)
-            scratch = other.alloc(4096).numpy()
+            scratch = self.memory(other, 4096)
             other.write(segment, local=other.register(scratch), remote="target")
         assert (slow.remote_bytes[4096:] == 0x5A).all()
 

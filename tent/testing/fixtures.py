@@ -46,22 +46,28 @@ class Pair:
                 assert row.inflight_bytes == 0, row
 
 
+def memory_of(engine: Engine, length: int, *, private: bool = False) -> Bytes:
+    """Zeros of the engine's own making; private: of the application's, which peers cannot map."""
+    return np.zeros(length, dtype=np.uint8) if private else engine.alloc(length).numpy()
+
+
 @contextmanager
 def engine_pair(
     *,
     plan: str,
     length: int,
     access: str = "rw",
+    private: bool = False,
     target_options: dict[str, Any] | None = None,
     initiator_options: dict[str, Any] | None = None,
 ) -> Iterator[Pair]:
-    """Opens both engines with the same plan, `length` bytes of zeros on each side."""
+    """Opens both engines with the same plan, `length` bytes of zeros on each side (memory_of)."""
     with (
         Engine(plan=plan, key=KEY, name="target", **(target_options or {})) as target,
         Engine(plan=plan, key=KEY, name="initiator", **(initiator_options or {})) as initiator,
     ):
-        remote_bytes = target.alloc(length).numpy()
-        local_bytes = initiator.alloc(length).numpy()
+        remote_bytes = memory_of(target, length, private=private)
+        local_bytes = memory_of(initiator, length, private=private)
         remote = target.register(remote_bytes, access=access, label="target")
         local = initiator.register(local_bytes, label="local")
         segment = initiator.open_segment(target.address, timeout=20.0)

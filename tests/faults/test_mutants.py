@@ -1,7 +1,7 @@
 """The chaos harness catches every planted mutant: a protection taken out is a promise broken.
 
-Builds libtent once more with TENT_MUTANTS (csrc/base/mutant.h) and without assertions, so that the
-harness has to notice and not an abort, and runs the installed package on it.
+Builds libtent once more with TENT_MUTANTS (csrc/base/mutant.h), and runs the installed package on
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import BIN, ROOT, Package, run
+from support import ROOT, Package, build_mutants
 
 SEEDS_MAX = 1000
 ELSEWHERE = sysconfig.get_path("platlib")  # "-m" would find the source tree first
@@ -67,25 +67,8 @@ def chaos(library: Path, mutant: str, seeds: int) -> str:
 
 @pytest.fixture(scope="module")
 def library() -> Path:
-    """libtent with mutants; ninja decides what is out of date."""
-    folder = ROOT / "build" / "mutants"
-    run(
-        BIN / "cmake",
-        "-G",
-        "Ninja",
-        f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}",
-        "-DCMAKE_BUILD_TYPE=Release",
-        "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
-        "-DTENT_MUTANTS=ON",
-        "-DTENT_PRECOMPILE=ON",
-        "-S",
-        ROOT,
-        "-B",
-        folder,
-    )
-    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(os.cpu_count() or 2)
-    run(BIN / "ninja", "-C", folder, "-j", jobs, "tent", timeout=900)
-    return folder / "lib" / "libtent.so"
+    """libtent with mutants."""
+    return build_mutants("tent") / "lib" / "libtent.so"
 
 
 @pytest.fixture(scope="module")

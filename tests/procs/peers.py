@@ -36,6 +36,8 @@ class Peer:
         hello = self._ask(setup)
         self.address: str = hello["address"]
         self.base: int = hello["base"]
+        # As it sees itself: another number than ours in a process namespace of its own.
+        self.pid: int = hello.get("pid", process.pid)
 
     def ask(self, do: str, **values: Any) -> Any:
         """Sends one command and gives its answer."""
@@ -74,11 +76,14 @@ def peer_process(
     key: bytes | None = KEY,
     env: dict[str, str] | None = None,
     prefix: Sequence[str] = (),
+    script: Path = SCRIPT,
+    kind: type[Peer] = Peer,
+    **more: Any,
 ) -> Iterator[Peer]:
     """A peer with that plan and `size` bytes registered as "peer"; `prefix` goes before its
-    command."""
+    command, `more` into its setup."""
     process = subprocess.Popen(
-        [*prefix, sys.executable, str(SCRIPT)],
+        [*prefix, sys.executable, str(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -90,8 +95,9 @@ def peer_process(
             "size": size,
             "listen": listen,
             "key": None if key is None else key.hex(),
+            **more,
         }
-        yield Peer(process, setup)
+        yield kind(process, setup)
     finally:
         process.send_signal(signal.SIGCONT)
         if process.stdin is not None:

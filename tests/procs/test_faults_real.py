@@ -197,7 +197,8 @@ def test_ready_plans_can_be_run_on_real_rails(path: Path) -> None:
     ("fault", "said"),
     [
         ("{at: 1ms, do: corrupt, rail: a/0, chance: 0.5}", "'corrupt' exists on the fabric only"),
-        ("{at: 1ms, do: kill, host: a}", "'kill' is for the target"),
+        ("{at: 1ms, do: power_off, host: a}", "'power_off' is for the target"),
+        ("{at: 1ms, do: kill, host: a}", "who kills the initiator gives the work a time"),
     ],
 )
 def test_what_real_rails_cannot_do_is_refused_before_anything_starts(fault: str, said: str) -> None:
@@ -238,7 +239,7 @@ def lanes(work: Workload) -> Iterator[tuple[list[Lane], Tally]]:
         there = target.alloc(work.region_bytes).numpy()
         target.register(there, label=LABEL)
         here = initiator.alloc(work.region_bytes).numpy()
-        tally, session = Tally(), Session(initiator, target.export())
+        tally, session = Tally(), Session(initiator, target.export(), there)
         made = list(
             lanes_of(
                 seed=1,
@@ -246,7 +247,6 @@ def lanes(work: Workload) -> Iterator[tuple[list[Lane], Tally]]:
                 session=session,
                 region=initiator.register(here),
                 here=here,
-                there=there,
                 tally=tally,
             )
         )

@@ -10,6 +10,7 @@ iproute2). Must never leave a process or a namespace behind, however it ends.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import json
@@ -24,11 +25,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tent.resilience.faults import Fault, FaultPlan, FaultPlanError, load
+from tent.resilience.faults import SHM_WAYS, Fault, FaultPlan, FaultPlanError, Workload, load
 from tent.testing.chaos.real_lanes import slot_size
 from tent.testing.chaos.real_report import Line, Report
 from tent.testing.netns import SIDES, SILENT_LOSS, Rails, RailsError
@@ -36,12 +37,16 @@ from tent.testing.netns import SIDES, SILENT_LOSS, Rails, RailsError
 # The fabric's only: nothing here makes a packet late, twice or wrong.
 FABRIC_ONLY = ("lossy", "late", "duplicate", "corrupt")
 RAIL_CHANCES = ("loss", "late", "duplicate", "corrupt")
+# A killed initiator takes what its lanes knew with it: only a workload that ends by time goes on.
+TARGETS_ONLY = ("power_off", "release", "revoke", "listener_gone")
 START_S = 30.0
 # Beyond the workload's own time: a request that hangs is told by the lane after 60 s.
 GRACE_S = 120.0
 # What is still on its way when the work is done gets this long to land where it must not.
 SETTLE_S = 0.3
 END_S = 5.0
+# Of an initiator that is started when the work's time is over already.
+MIN_LIFE_NS = 300_000_000
 MBIT = 125_000
 READY = Path(__file__).resolve().parent.parent / "plans"
 
@@ -54,11 +59,14 @@ class _Process:
     """One worker, its lines going to a queue shared by all."""
 
     def __init__(
-        self, command: list[str], setup: dict[str, Any], news: queue.SimpleQueue[dict[str, Any]]
+        self,
+        command: list[str],
+        setup: dict[str, Any],
+        news: queue.SimpleQueue[dict[str, Any]],
+        folder: Path,
     ) -> None:
         self.role: str = setup["role"]
         # "python -m" looks for modules where it is started first: not among anybody's sources.
-        folder = Path(setup["memory"]).parent
         self._process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -81,6 +89,11 @@ class _Process:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it without a word; it is gone when this returns."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """Ends it: its input first, then by force. Stopped or not."""
@@ -119,10 +132,10 @@ def check(plan: FaultPlan) -> None:
     for index, fault in enumerate(plan.faults):
         if fault.do in FABRIC_ONLY:
             raise FaultPlanError(f"faults[{index}]: '{fault.do}' exists on the fabric only")
-        if fault.do in ("kill", "power_off", "restart", "release", "revoke", "listener_gone") and (
-            fault.host != work.targets[0]
-        ):
+        if fault.do in TARGETS_ONLY and fault.host != work.targets[0]:
             raise FaultPlanError(f"faults[{index}]: '{fault.do}' is for the target here")
+        if fault.do == "kill" and fault.host == work.initiators[0] and not work.time_ns:
+            raise FaultPlanError(f"faults[{index}]: who kills the initiator gives the work a time")
 
 
 def all_must_be_ok(plan: FaultPlan) -> bool:
@@ -188,15 +201,19 @@ class _World:
         self.say = say
         self.news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.memory = memory
+        # What can be mapped by peers is made by its owner, anew in each life.
+        self.place = ("", 0) if plan.world.shm == "mapped" else (str(memory), 0)
         with memory.open("wb") as file:
             file.truncate(plan.workload.region_bytes)
         self.key = secrets.token_hex(32)
         self.sides = {host.name: side for host, side in zip(plan.world.hosts, SIDES, strict=True)}
         self.processes: list[_Process] = []
-        self.target_alive = True
+        self.target_alive = self.initiator_alive = True
+        self.seed = plan.seed
         self.begin_ns = 0
         self.faults: list[Line] = []
         self.violations: list[str] = []
+        self.rest = b""  # digest of the target's memory while there is no initiator; "": unknown
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self._flaps: dict[int, int] = {}  # rail -> which flap of it may still act
@@ -204,38 +221,59 @@ class _World:
     def start(self) -> None:
         """Both processes, up to the point where the workload may begin."""
         work, rails = self.plan.workload, self.rails
-        target, initiator = work.targets[0], work.initiators[0]
+        target = work.targets[0]
         listen = f"{rails.address(self.sides[target], 0)}:0"
         self.target = self._start("target", self.sides[target], listen)
-        ready = self._await("ready", self.target)
+        self._follow(self._await("ready", self.target))
+        self._start_initiator()
+
+    def _follow(self, ready: dict[str, Any]) -> None:
+        """What the target says of itself, at first and with each grant or life."""
         self.address, self.descriptor = str(ready["address"]), str(ready["descriptor"])
-        self.initiator = self._start("initiator", self.sides[initiator], "none")
+        self.place = (str(ready["memory"]), int(ready["offset"]))
+
+    def _start_initiator(self) -> None:
+        side = self.sides[self.plan.workload.initiators[0]]
+        self.initiator = self._start("initiator", side, "none")
+        self.initiator_alive = True
         self._await("ready", self.initiator)
 
     # ---- processes
 
     def _start(self, role: str, side: str, listen: str) -> _Process:
         work, world = self.plan.workload, self.plan.world
-        lines = ["plan 1", *(f"set {name}={value}" for name, value in world.settings)]
-        used = range(len(self.rails.rates_mbit))
-        lines += [f"rail {rail} tcp {self.rails.address(side, rail)}" for rail in used]
-        lines.append(f"route * : tcp[{' '.join(map(str, used))}]")
         command = [*self.rails.prefix(side), sys.executable, "-m"]
+        own = role == "target" and world.shm == "mapped"
         process = _Process(
             [*command, "tent.testing.chaos.real_worker"],
             {
                 "role": role,
-                "plan": "\n".join(lines) + "\n",
+                "plan": self._plan_of(side),
                 "listen": listen,
                 "key": self.key,
                 "limits": {name: int(value) for name, value in world.limits},
-                "memory": str(self.memory),
+                "memory": "" if own else self.place[0],
+                "offset": self.place[1],
                 "length": work.region_bytes,
             },
             self.news,
+            self.memory.parent,
         )
         self.processes.append(process)
         return process
+
+    def _plan_of(self, side: str) -> str:
+        world = self.plan.world
+        lines = ["plan 1", *(f"set {name}={value}" for name, value in world.settings)]
+        used = range(len(self.rails.rates_mbit))
+        lines += [f"rail {rail} tcp {self.rails.address(side, rail)}" for rail in used]
+        tcp = f"tcp[{' '.join(map(str, used))}]"
+        if world.shm:
+            ways = SHM_WAYS[: SHM_WAYS.index(world.shm)]  # each way comes before what it replaces
+            lines += [f"set shm.{way}=no" for way in ways]
+            lines.append(f"rail {len(used)} shm host")
+            tcp = f"shm[{len(used)}] ; {tcp}"
+        return "\n".join([*lines, f"route * : {tcp}"]) + "\n"
 
     def close(self) -> None:
         for process in reversed(self.processes):
@@ -260,13 +298,16 @@ class _World:
         match told["news"]:
             case "failed":
                 raise RealRunError(f"the {process.role}: {told['text']}")
-            case "ended" if process.role == "initiator" or (
+            case "ended" if (process is self.initiator and self.initiator_alive) or (
                 process is self.target and self.target_alive
             ):
                 raise RealRunError(f"the {process.role} ended by itself; its words are above")
             case "ready" if process is self.target:
-                self.address, self.descriptor = told["address"], told["descriptor"]
-                self.initiator.tell(do="descriptor", descriptor=self.descriptor)
+                self._follow(told)
+                path, offset = self.place
+                self.initiator.tell(
+                    do="descriptor", descriptor=self.descriptor, memory=path, offset=offset
+                )
 
     # ---- the run
 
@@ -274,14 +315,7 @@ class _World:
         work = self.plan.workload
         shares = [fault for fault in self.plan.faults if fault.at_share >= 0]
         marks = {round(fault.at_share * work.total_bytes) for fault in shares}
-        self.initiator.tell(
-            do="go",
-            seed=self.plan.seed,
-            work=asdict(work),
-            marks=sorted(marks),
-            descriptor=self.descriptor,
-        )
-        self.begin_ns = int(self._await("begun", self.initiator)["time_ns"])
+        self.begin_ns = self._go(work, sorted(marks))
         for fault in self.plan.faults:
             if fault.at_share < 0:
                 self._at(self.begin_ns + fault.at_ns, self._doer(fault))
@@ -300,11 +334,18 @@ class _World:
                 for fault in shares:
                     if round(fault.at_share * work.total_bytes) == told["bytes"]:
                         self._doer(fault)()
-            elif told["news"] == "done":
+            elif told["news"] == "done" and told["from"] is self.initiator:
                 done_ns = told["time_ns"]
             else:
                 self._hear(told)
         return self._report(done_ns or time.monotonic_ns())
+
+    def _go(self, work: Workload, marks: list[int]) -> int:
+        """Lets the initiator begin; the time at which it did."""
+        self.initiator.tell(
+            do="go", seed=self.seed, work=asdict(work), marks=marks, descriptor=self.descriptor
+        )
+        return int(self._await("begun", self.initiator)["time_ns"])
 
     def _next(self, limit_ns: int) -> dict[str, Any] | None:
         """The next news, carrying out what falls due meanwhile; None: the limit has passed."""
@@ -403,6 +444,10 @@ class _World:
                 self.initiator.signal(signal.SIGCONT)
             case "cancel":
                 self.initiator.tell(do="cancel")
+            case "kill":
+                self._kill_initiator()
+            case "restart":
+                self._restart_initiator()
 
     def _apply_target(self, fault: Fault) -> None:
         match fault.do:
@@ -427,7 +472,36 @@ class _World:
 
     def _kill(self) -> None:
         self.target_alive = False
+        self.rest = b""
         self.target.signal(signal.SIGKILL)
+
+    def _kill_initiator(self) -> None:
+        """Nothing it had begun may reach the target's memory any more, once what was on its way
+        has landed or was refused."""
+        self.initiator_alive = False
+        self.initiator.kill()
+        self._at(time.monotonic_ns() + round(SETTLE_S * 1e9), self._note_rest)
+
+    def _note_rest(self) -> None:
+        if self.target_alive and not self.initiator_alive:
+            self.rest = self._digest()
+
+    def _digest(self) -> bytes:
+        """Of the target's memory, as any process may read it."""
+        return hashlib.sha256(Path(self.place[0]).read_bytes()).digest()
+
+    def _restart_initiator(self) -> None:
+        """Another life with other requests; what was known of the last one is gone with it."""
+        if self.rest and self.target_alive and self.rest != self._digest():
+            self.violations.append(
+                "invariant 2: the target's memory changed long after its only initiator was killed"
+            )
+        self.rest = b""
+        self.seed += 1
+        self._start_initiator()
+        over_ns = time.monotonic_ns() - self.begin_ns
+        left_ns = max(self.plan.workload.time_ns - over_ns, MIN_LIFE_NS)
+        self._go(replace(self.plan.workload, time_ns=left_ns), [])
 
     def _undo(self, fault: Fault) -> None:
         self._note(time.monotonic_ns(), f"end of {fault.do} {fault.rail or fault.host}")

@@ -99,8 +99,11 @@ class Request:
 class Session:
     """The segment that all lanes use, opened anew by whichever lane first finds it lost."""
 
-    def __init__(self, engine: Engine, descriptor: bytes) -> None:
+    def __init__(self, engine: Engine, descriptor: bytes, there: Bytes) -> None:
         self.engine = engine
+        # The target's memory; of another life perhaps new. Set before the descriptor of that life,
+        # so that no lane looks into the old one for what a new segment has moved.
+        self.there = there
         self.descriptor = descriptor
         self.reopened = -1
         self.stop = threading.Event()
@@ -157,7 +160,6 @@ class Lane(threading.Thread):
         session: Session,
         region: Region,
         here: Bytes,
-        there: Bytes,
         contents: Contents,
         tally: Tally,
     ) -> None:
@@ -167,7 +169,7 @@ class Lane(threading.Thread):
         self.session = session
         self.region = region
         self.here = here
-        self.there = there
+        self.there = session.there
         self.contents = contents
         self.tally = tally
         self.current: Batch | None = None
@@ -181,10 +183,11 @@ class Lane(threading.Thread):
         for slot in self.slots:
             self._rest(slot)
         while not self.session.stop.is_set() and not self._enough():
-            slots = [slot for slot in self.slots if self._usable(slot)]
             segment = self.session.segment()
             if segment is None:
                 break
+            self._move_in()
+            slots = [slot for slot in self.slots if self._usable(slot)]
             if not slots:
                 time.sleep(PAUSE_S)  # all wait for a proof
                 continue
@@ -325,6 +328,15 @@ class Lane(threading.Thread):
 
     # ---- memory
 
+    def _move_in(self) -> None:
+        """Into the target's memory of a new life: nothing that was left in the old one matters."""
+        if self.there is self.session.there:
+            return
+        self.there = self.session.there
+        for slot in self.slots:
+            slot.unproven.clear()
+            self._rest(slot)
+
     def _rest(self, slot: Slot) -> None:
         """Fills both places with canaries, but leaves alone what may still change."""
         slot.here, slot.there = self._next_tag(), self._next_tag()
@@ -404,7 +416,6 @@ def lanes_of(
     session: Session,
     region: Region,
     here: Bytes,
-    there: Bytes,
     tally: Tally,
 ) -> Iterator[Lane]:
     """One lane per batch that the workload keeps in flight."""
@@ -417,7 +428,6 @@ def lanes_of(
             session=session,
             region=region,
             here=here,
-            there=there,
             contents=contents,
             tally=tally,
         )

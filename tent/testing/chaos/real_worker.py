@@ -3,18 +3,20 @@
     python -m tent.testing.chaos.real_worker
 
 One JSON object per line on stdin, answers and news likewise on stdout. The first line is the setup,
-{"role": "initiator" or "target", "plan", "listen", "key", "limits", "memory", "length"}; `memory`
-is the file that is the target's memory, which the initiator maps as well. Ends with its input, and
-is killed when its parent is, even while it is stopped. Leans on the public package. Must never
-judge what it was told to break: real.py knows.
+{"role": "initiator" or "target", "plan", "listen", "key", "limits", "memory", "offset", "length"};
+`memory` is the file that is the target's memory, which the initiator maps as well; "" for a target:
+it makes its own, by engine.alloc, and tells where it is found. Ends with its input, and is killed
+when its parent is, even while it is stopped. Leans on the public package. Must never judge what it
+was told to break: real.py knows.
 
     target     {"do": "hide_listener"}, {"do": "show_listener"}, {"do": "revoke"}, {"do": "release"}
                {"do": "rest"} -> {"news": "rest", "charged"}
     initiator  {"do": "go", "seed", "work", "marks", "descriptor"} -> {"news": "begun"}, a
                {"news": "mark"} for each number of bytes in marks, {"news": "done"}
-               {"do": "descriptor", "descriptor"}, {"do": "cancel"}, {"do": "release"}
+               {"do": "descriptor", "descriptor", "memory", "offset"}, {"do": "cancel"}
                {"do": "report"} -> {"news": "report", ...}
-    both       {"news": "ready", "address", "descriptor"}, {"news": "failed", "text"}
+    both       {"news": "ready", "address", "descriptor", "memory", "offset"}
+               {"news": "failed", "text"}
 """
 
 from __future__ import annotations
@@ -55,10 +57,21 @@ def say(news: str, **values: Any) -> None:
     sys.stdout.flush()
 
 
-def mapped(path: str, length: int) -> Bytes:
+def mapped(path: str, offset: int, length: int) -> Bytes:
     """The file's bytes, shared with whoever else maps it."""
     with Path(path).open("r+b") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), length), dtype=np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), length, offset=offset), dtype=np.uint8)
+
+
+def found_at(address: int) -> tuple[str, int]:
+    """Where others find the memory of this process at an address: a file of theirs, and offset."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        span, _, offset, *_ = line.split()
+        begin, end = (int(word, 16) for word in span.split("-"))
+        if begin <= address < end:
+            path = f"/proc/{os.getpid()}/map_files/{span}"
+            return path, int(offset, 16) + address - begin
+    raise AssertionError(f"nothing is mapped at {address:#x}")
 
 
 def listening_sockets(*, root: Path = Path("/")) -> list[socket.socket]:
@@ -108,7 +121,6 @@ class Worker:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.stack = ExitStack()
         self.events: list[Event] = []
-        self.memory = mapped(setup["memory"], setup["length"])
         self.engine = self.stack.enter_context(
             Engine(
                 plan=setup["plan"],
@@ -160,13 +172,28 @@ class Target(Worker):
 
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
-        self.region = self.engine.register(self.memory, label=LABEL)
+        self.owner: Any
+        if setup["memory"]:
+            self.owner = mapped(setup["memory"], 0, setup["length"])
+            self.place = (setup["memory"], 0)
+        else:
+            self.owner = self.engine.alloc(setup["length"])
+            self.place = found_at(self.owner.numpy().ctypes.data)
+        self.region = self.engine.register(self.owner, label=LABEL)
         self.hidden: list[Hidden] = []
         self.grant: Grant = self.engine.grant()
         self.ready()
 
     def ready(self) -> None:
-        say("ready", address=self.engine.address, descriptor=self.grant.export().hex())
+        descriptor = self.grant.export().hex()
+        path, offset = self.place
+        say(
+            "ready",
+            address=self.engine.address,
+            descriptor=descriptor,
+            memory=path,
+            offset=offset,
+        )
 
     def obey(self, command: dict[str, Any]) -> None:
         match command["do"]:
@@ -181,7 +208,7 @@ class Target(Worker):
                 self.ready()
             case "release":
                 self.released(self.region)
-                self.region = self.engine.register(self.memory, label=LABEL)
+                self.region = self.engine.register(self.owner, label=LABEL)
                 self.ready()
             case "rest":
                 self.take_events()
@@ -196,6 +223,8 @@ class Initiator(Worker):
 
     def __init__(self, setup: dict[str, Any]) -> None:
         super().__init__(setup)
+        self.length: int = setup["length"]
+        self.place = (setup["memory"], setup["offset"])
         self.own = self.engine.alloc(setup["length"]).numpy()
         self.region = self.engine.register(self.own, access="", label="own")
         self.tally = Tally()
@@ -205,15 +234,14 @@ class Initiator(Worker):
         self.samples: list[tuple[int, int, int]] = []
         self.end_ns = 0
         self.done = False
-        say("ready", address="", descriptor="")
+        say("ready", address="", descriptor="", memory="", offset=0)
 
     def obey(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "go":
                 self.go(command)
             case "descriptor":
-                assert self.session is not None
-                self.session.descriptor = bytes.fromhex(command["descriptor"])
+                self.follow(command)
             case "cancel":
                 for lane in self.lanes:
                     lane.cancel()
@@ -223,11 +251,24 @@ class Initiator(Worker):
             case "report":
                 self.report()
 
+    def follow(self, command: dict[str, Any]) -> None:
+        """The target has a new grant, or a new life, perhaps with other memory."""
+        assert self.session is not None
+        place = (command["memory"], command["offset"])
+        if place != self.place:
+            try:
+                self.session.there = mapped(*place, self.length)
+            except FileNotFoundError:
+                return  # dead already
+            self.place = place
+        self.session.descriptor = bytes.fromhex(command["descriptor"])
+
     def go(self, command: dict[str, Any]) -> None:
         words = command["work"]
         names = {name: tuple(words[name]) for name in ("initiators", "targets")}
         work = Workload(**{**words, **names})
-        self.session = Session(self.engine, bytes.fromhex(command["descriptor"]))
+        there = mapped(*self.place, self.length)
+        self.session = Session(self.engine, bytes.fromhex(command["descriptor"]), there)
         self.marks = sorted(command["marks"])
         self.lanes = list(
             lanes_of(
@@ -236,7 +277,6 @@ class Initiator(Worker):
                 session=self.session,
                 region=self.region,
                 here=self.own,
-                there=self.memory,
                 tally=self.tally,
             )
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from tent import _abi
 from tent.errors import Busy, TentError
-from tent.resilience.faults import Fault, FaultPlan
+from tent.resilience.faults import Fault, FaultPlan, FaultPlanError
 from tent.testing.chaos.checker import check_rest, check_trace
 from tent.testing.chaos.memory import Range
 from tent.testing.chaos.mischief import mischief
@@ -609,6 +609,8 @@ def _trace_hash(runner: Runner) -> str:
 
 def run_plan(plan: FaultPlan) -> Verdict:
     """Runs the plan on the simulated fabric and judges it."""
+    if plan.world.shm:
+        raise FaultPlanError("world.shm: the fabric's hosts share no memory; run it with --real")
     verdict = Verdict(plan.seed)
     runner = Runner(plan)
     try:

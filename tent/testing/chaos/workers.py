@@ -7,9 +7,11 @@ verdicts. Must never lose a seed: one that kills or hangs its worker is a violat
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -39,10 +41,14 @@ def run_seeds(seeds: Iterable[int], jobs: int) -> Iterator[Verdict]:
     """Verdicts in the order in which they come."""
     rest = iter(seeds)
     workers: list[_Worker] = []
-    with selectors.DefaultSelector() as selector:
+    with (
+        # A worker that is killed, or crashes, does not clear up what it has made.
+        tempfile.TemporaryDirectory(prefix="tent-chaos-") as folder,
+        selectors.DefaultSelector() as selector,
+    ):
         try:
             for _ in range(jobs):
-                worker = _start()
+                worker = _start(folder)
                 workers.append(worker)
                 selector.register(worker.out, selectors.EVENT_READ, worker)
                 _feed(worker, rest)
@@ -56,7 +62,7 @@ def run_seeds(seeds: Iterable[int], jobs: int) -> Iterator[Verdict]:
                         continue
                     yield verdict
                     selector.unregister(worker.out)
-                    fresh = _start()
+                    fresh = _start(folder)
                     workers[index] = fresh
                     selector.register(fresh.out, selectors.EVENT_READ, fresh)
                     _send(fresh, worker.waiting[1:])
@@ -79,13 +85,14 @@ def work() -> int:
     return 0
 
 
-def _start() -> _Worker:
+def _start(folder: str) -> _Worker:
     process = subprocess.Popen(
         [sys.executable, "-m", "tent.testing.chaos", "--worker"],
         # "-m" looks for modules where it is started first: not among anybody's sources.
         cwd=Path(tent.__file__).parent.parent,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": folder},
     )
     assert process.stdin is not None and process.stdout is not None
     return _Worker(process, process.stdout, process.stdin, heard_s=time.monotonic())
