@@ -129,8 +129,9 @@ static inline void bench_report(bench_samples *s, uint64_t bytes, uint64_t batch
         (unsigned long long)bench_percentile(s, 990));
 }
 
-/* Resident bytes of this process outside the benchmark's own mappings. */
-static inline uint64_t bench_resident(void *const *own, uint32_t own_count) {
+/* Resident bytes of this process outside the benchmark's own mappings, and outside all of at least
+ * mapping_max: a peer's arena that a transport has mapped here is no cost of the engine. */
+static inline uint64_t bench_resident(void *const *own, uint32_t own_count, uint64_t mapping_max) {
     FILE *f = fopen("/proc/self/smaps", "r");
     if (f == NULL) {
         bench_die("/proc/self/smaps: %s", strerror(errno));
@@ -141,7 +142,7 @@ static inline uint64_t bench_resident(void *const *own, uint32_t own_count) {
     while (fgets(line, sizeof(line), f) != NULL) {
         unsigned long long begin, end, kib;
         if (sscanf(line, "%llx-%llx ", &begin, &end) == 2) {
-            counted = 1;
+            counted = end - begin < mapping_max;
             for (uint32_t i = 0; i < own_count; i++) {
                 uintptr_t p = (uintptr_t)own[i];
                 counted &= p < begin || p >= end;
@@ -152,6 +153,39 @@ static inline uint64_t bench_resident(void *const *own, uint32_t own_count) {
     }
     fclose(f);
     return total;
+}
+
+/* The pages that most of the mapping around an address has, in KiB: 4, or 2048 where the kernel
+ * joined small ones, or what reserved huge pages have. */
+static inline uint64_t bench_page_kib(const void *address) {
+    static const char *const joined[] = {"AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"};
+    FILE *f = fopen("/proc/self/smaps", "r");
+    if (f == NULL) {
+        bench_die("/proc/self/smaps: %s", strerror(errno));
+    }
+    char line[BENCH_LINE_MAX];
+    unsigned long long resident = 0, huge = 0, page = 4;
+    int here = 0;
+    while (fgets(line, sizeof(line), f) != NULL) {
+        unsigned long long begin, end, kib;
+        if (sscanf(line, "%llx-%llx ", &begin, &end) == 2) {
+            here = (uintptr_t)address >= begin && (uintptr_t)address < end;
+        } else if (here && sscanf(line, "KernelPageSize: %llu kB", &kib) == 1) {
+            page = kib;
+        } else if (here && sscanf(line, "Rss: %llu kB", &kib) == 1) {
+            resident = kib;
+        } else if (here) {
+            for (uint32_t i = 0; i < sizeof(joined) / sizeof(joined[0]); i++) {
+                size_t size = strlen(joined[i]);
+                if (strncmp(line, joined[i], size) == 0 &&
+                    sscanf(line + size, ": %llu kB", &kib) == 1) {
+                    huge += kib;
+                }
+            }
+        }
+    }
+    fclose(f);
+    return page > 4 ? page : huge * 2 > resident ? 2048 : 4;
 }
 
 static inline void bench_write_all(int fd, const void *bytes, size_t size) {

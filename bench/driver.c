@@ -1,22 +1,25 @@
 /* driver.c - the engine under measurement: an initiator and a forked target, each with one engine.
  *
- * Written in C so that the numbers are the engine's and not an interpreter's. Leans on bench.h and
- * <tent/tent.h> only; knows no transport, the plan names it. Commands come as lines on stdin, one
- * JSON object per command goes to stdout.
+ * Written in C so that the numbers are the engine's and not an interpreter's. Leans on bench.h,
+ * work.h and <tent/tent.h> only; knows no transport, the plan names it. Commands come as lines on
+ * stdin, one JSON object per command goes to stdout.
  *
- *   driver pair PLAN_FILE ARENA_BYTES
+ *   driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS
  *     stream write|read BLOCK BATCH FOOTPRINT DURATION_NS   batches one after another, each waited
- * for rate BLOCK BATCH OUTSTANDING FOOTPRINT DURATION_NS    writes, OUTSTANDING batches at a time
+ *                                                           for
+ *     cache write|read DURATION_NS                          the same with the cache of work.h
+ *     rate BLOCK BATCH OUTSTANDING FOOTPRINT DURATION_NS    writes, OUTSTANDING batches at a time
  *     submit BLOCK BATCH FOOTPRINT ROUNDS                   time of tent_batch_submit_columns alone
  *     idle DURATION_NS                                      CPU time of both engines without work
  *     memory                                                resident bytes added by the engines
+ *     pages                                                 which pages the arenas got, in KiB
  *   driver open PLAN_FILE COUNT                             cold opens, each in a fresh process
  *
- * Block i lies at i * BLOCK modulo FOOTPRINT on both sides, as in reference.c. Every stream is
- * checked: the source carries fresh stamps, and what was reported as moved must show them at the
- * destination.
+ * The arenas are private anonymous memory, or the engines' own (tent_memory_alloc). WORKERS is the
+ * option of that name, 0 the engine's default. Every stream is checked: the source carries fresh
+ * stamps, and what was reported as moved must show them at the destination.
  */
-#include "bench.h"
+#include "work.h"
 
 #include <sys/random.h>
 #include <tent/tent.h>
@@ -25,16 +28,24 @@
 #define OUTSTANDING_MAX 64u
 #define ROUNDS_MAX 4096u
 #define WAIT_NS 20000000000ull
-#define STAMPS 3u
 
-enum { ASK_CPU = 1, ASK_STAMP = 2, ASK_CLEAR = 3, ASK_CHECK = 4, ASK_MEMORY = 5 };
+enum { ASK_CPU = 1, ASK_MEMORY = 2, ASK_PAGES = 3, ASK_STAMPS = 4 };
 
 typedef struct question {
     uint64_t what;
     uint64_t seed;
-    uint64_t block;
-    uint64_t count; /* blocks */
+    uint32_t stamps; /* STAMP_* */
+    uint32_t reserved;
+    work w;
 } question;
+
+typedef struct setup {
+    const char *plan;
+    const void *key;
+    uint64_t arena_size;
+    int engine_memory;
+    uint32_t workers;
+} setup;
 
 typedef struct side {
     tent_engine *engine;
@@ -51,6 +62,7 @@ typedef struct side {
     bench_samples samples;
     uint64_t local_column[BATCH_MAX];
     uint64_t remote_column[BATCH_MAX];
+    uint64_t length_column[BATCH_MAX];
 } side;
 
 static void check(int32_t status, const char *what) {
@@ -59,47 +71,13 @@ static void check(int32_t status, const char *what) {
     }
 }
 
-/* ---- stamps ---- */
-
-static uint64_t stamp_value(uint64_t seed, uint64_t block, uint32_t i) {
-    uint64_t x = seed * 0x9e3779b97f4a7c15u + block * STAMPS + i + 1;
-    x ^= x >> 29;
-    return x * 0xbf58476d1ce4e5b9u | 1u;
-}
-
-/* Where the i-th stamp of a block lies: first, middle and last word. */
-static uint8_t *stamp_place(uint8_t *arena, uint64_t block_size, uint64_t block, uint32_t i) {
-    return arena + block * block_size + (block_size - sizeof(uint64_t)) / 2 / 8 * 8 * i;
-}
-
-static uint64_t stamps_do(side *s, const question *q) {
-    uint64_t wrong = 0;
-    if (q->what == ASK_CHECK) {
-        for (uint64_t b = 0; b < q->count; b++) {
-            for (uint32_t i = 0; i < STAMPS; i++) {
-                uint64_t value;
-                memcpy(&value, stamp_place(s->arena, q->block, b, i), sizeof(value));
-                wrong += value != stamp_value(q->seed, b, i);
-            }
-        }
-        return wrong;
+static uint64_t stamps(side *s, int remote, const work *w, uint64_t seed, uint32_t what) {
+    work_check(w, BATCH_MAX, s->arena_size);
+    if (s->touched < w->footprint) {
+        bench_touch(s->arena, w->footprint);
+        s->touched = w->footprint;
     }
-    uint64_t size = q->block * q->count;
-    if (size > s->arena_size || q->block < 64) {
-        bench_die("blocks of at least 64 bytes within the arena of %llu bytes, please",
-                  (unsigned long long)s->arena_size);
-    }
-    if (s->touched < size) {
-        bench_touch(s->arena, size);
-        s->touched = size;
-    }
-    for (uint64_t b = 0; b < q->count; b++) {
-        for (uint32_t i = 0; i < STAMPS; i++) {
-            uint64_t value = q->what == ASK_STAMP ? stamp_value(q->seed, b, i) : 0;
-            memcpy(stamp_place(s->arena, q->block, b, i), &value, sizeof(value));
-        }
-    }
-    return 0;
+    return stamps_do(s->arena, remote, w, seed, what);
 }
 
 /* ---- set-up ---- */
@@ -115,33 +93,47 @@ static char *file_read(const char *path) {
     return text;
 }
 
-static tent_engine *engine_open(const char *name, const char *plan, const void *key) {
-    tent_engine_options options = {
-        .size = sizeof(options), .name = name, .plan = plan, .key = key, .key_size = 32};
+static tent_engine *engine_open(const char *name, const setup *how) {
+    tent_engine_options options = {.size = sizeof(options),
+                                   .name = name,
+                                   .plan = how->plan,
+                                   .key = how->key,
+                                   .key_size = 32,
+                                   .workers = how->workers};
     tent_engine *engine = NULL;
     check(tent_engine_open(&options, &engine), "tent_engine_open");
     return engine;
 }
 
-static void side_open(side *s, const char *name, const char *plan, const void *key) {
-    s->arena = bench_map(s->arena_size);
-    s->own[0] = s->arena;
-    s->own[1] = s->samples.values != NULL ? (void *)s->samples.values : (void *)s->arena;
-    s->resident_before = bench_resident(s->own, 2);
-    s->engine = engine_open(name, plan, key);
+static void side_open(side *s, const char *name, const setup *how) {
+    s->arena_size = how->arena_size;
+    s->own[0] = s->samples.values != NULL ? (void *)s->samples.values : (void *)s;
+    s->own[1] = s->own[0];
+    if (!how->engine_memory) {
+        s->arena = bench_map(s->arena_size);
+        s->own[1] = s->arena;
+    }
+    s->resident_before = bench_resident(s->own, 2, s->arena_size);
+    s->engine = engine_open(name, how);
+    if (how->engine_memory) {
+        void *arena = NULL;
+        check(tent_memory_alloc(s->engine, s->arena_size, &arena), "tent_memory_alloc");
+        s->arena = arena;
+        s->own[1] = arena;
+    }
     uint64_t region;
     check(tent_region_register(s->engine, s->arena, s->arena_size, NULL, &region),
           "tent_region_register");
 }
 
-static uint64_t resident_added(side *s) {
-    uint64_t now = bench_resident(s->own, 2);
+static uint64_t resident_added(const side *s) {
+    uint64_t now = bench_resident(s->own, 2, s->arena_size);
     return now > s->resident_before ? now - s->resident_before : 0;
 }
 
-static void target_run(side *s, const char *plan, const void *key) {
+static void target_run(side *s, const setup *how) {
     char address[64] = "";
-    side_open(s, "bench-target", plan, key);
+    side_open(s, "bench-target", how);
     check(tent_engine_address(s->engine, address, sizeof(address)), "tent_engine_address");
     bench_write_all(s->control, address, sizeof(address));
     uint64_t base = (uint64_t)(uintptr_t)s->arena;
@@ -153,8 +145,10 @@ static void target_run(side *s, const char *plan, const void *key) {
             answer = bench_cpu_ns();
         } else if (q.what == ASK_MEMORY) {
             answer = resident_added(s);
+        } else if (q.what == ASK_PAGES) {
+            answer = bench_page_kib(s->arena);
         } else {
-            answer = stamps_do(s, &q);
+            answer = stamps(s, 1, &q.w, q.seed, q.stamps);
         }
         bench_write_all(s->control, &answer, sizeof(answer));
     }
@@ -162,59 +156,48 @@ static void target_run(side *s, const char *plan, const void *key) {
     _exit(0);
 }
 
-static void initiator_open(side *s, const char *plan, const void *key) {
+static void initiator_open(side *s, const setup *how) {
     char address[64];
     bench_samples_init(&s->samples);
     if (!bench_read_all(s->control, address, sizeof(address)) ||
         !bench_read_all(s->control, &s->remote, sizeof(s->remote))) {
         bench_die("the target process ended before its engine was open");
     }
-    side_open(s, "bench-initiator", plan, key);
+    side_open(s, "bench-initiator", how);
     check(tent_segment_open(s->engine, address, WAIT_NS, &s->segment), "tent_segment_open");
 }
 
-static uint64_t ask(side *s, uint64_t what, uint64_t block, uint64_t count) {
-    question q = {.what = what, .seed = s->seed, .block = block, .count = count};
+static uint64_t ask(side *s, const question *q) {
     uint64_t answer;
-    bench_write_all(s->control, &q, sizeof(q));
+    bench_write_all(s->control, q, sizeof(*q));
     if (!bench_read_all(s->control, &answer, sizeof(answer))) {
         bench_die("the target process ended");
     }
     return answer;
 }
 
-/* ---- the work ---- */
-
-typedef struct work {
-    uint32_t op;
-    uint64_t block;
-    uint64_t batch;
-    uint64_t footprint;
-    uint64_t next; /* number of the next block */
-} work;
-
-static void work_check(const side *s, const work *w) {
-    if (w->block == 0 || w->batch == 0 || w->batch > BATCH_MAX || w->footprint % w->block != 0 ||
-        w->footprint == 0 || w->footprint > s->arena_size) {
-        bench_die(
-            "1..%u blocks per batch, in a footprint that they divide and the arena holds, please",
-            BATCH_MAX);
-    }
+static uint64_t ask_number(side *s, uint64_t what) {
+    question q = {.what = what};
+    return ask(s, &q);
 }
+
+/* ---- the work ---- */
 
 static void columns_fill(side *s, work *w, tent_columns *c) {
     for (uint64_t i = 0; i < w->batch; i++) {
-        uint64_t offset = (w->next + i) * w->block % w->footprint;
-        s->local_column[i] = (uint64_t)(uintptr_t)s->arena + offset;
-        s->remote_column[i] = s->remote + offset;
+        work_copy copy = work_copy_at(w, w->next + i);
+        s->local_column[i] = (uint64_t)(uintptr_t)s->arena + copy.local;
+        s->remote_column[i] = s->remote + copy.remote;
+        s->length_column[i] = copy.length;
     }
     w->next += w->batch;
     *c = (tent_columns){.size = sizeof(*c),
-                        .op = w->op,
+                        .op = w->op == WORK_READ ? TENT_OP_READ : TENT_OP_WRITE,
                         .segment = s->segment,
                         .count = w->batch,
                         .local = s->local_column,
                         .remote = s->remote_column,
+                        .length = w->cache ? s->length_column : NULL,
                         .length_each = w->block};
 }
 
@@ -253,49 +236,46 @@ static void batch_move(side *s, work *w) {
         batch_end(s, batch_begin(s, w, TENT_SUBMIT_NO_WAKE, NULL));
         return;
     }
-    uint64_t offset = w->next++ * w->block % w->footprint;
-    tent_request r = {.op = w->op,
+    work_copy copy = work_copy_at(w, w->next++);
+    tent_request r = {.op = w->op == WORK_READ ? TENT_OP_READ : TENT_OP_WRITE,
                       .segment = s->segment,
-                      .local = (uint64_t)(uintptr_t)s->arena + offset,
-                      .remote = s->remote + offset,
-                      .length = w->block};
+                      .local = (uint64_t)(uintptr_t)s->arena + copy.local,
+                      .remote = s->remote + copy.remote,
+                      .length = copy.length};
     uint32_t index;
     check(tent_transfer(s->engine, NULL, &r, sizeof(r), 1, WAIT_NS, &index), "tent_transfer");
 }
 
+static uint64_t stamps_of(side *s, int remote, const work *w, uint32_t what) {
+    question q = {.what = ASK_STAMPS, .seed = s->seed, .stamps = what, .w = *w};
+    return remote ? ask(s, &q) : stamps(s, 0, w, s->seed, what);
+}
+
 static void stamps_begin(side *s, const work *w) {
-    question q = {.what = w->op == TENT_OP_READ ? ASK_CLEAR : ASK_STAMP,
-                  .seed = ++s->seed,
-                  .block = w->block,
-                  .count = w->footprint / w->block};
-    stamps_do(s, &q);
-    ask(s, w->op == TENT_OP_READ ? ASK_STAMP : ASK_CLEAR, w->block, q.count);
+    s->seed++;
+    for (int remote = 0; remote < 2; remote++) {
+        stamps_of(s, remote, w, stamps_before(w, remote));
+    }
 }
 
 static void stamps_end(side *s, const work *w) {
-    uint64_t count = w->footprint / w->block;
-    count = w->next < count ? w->next : count;
-    question q = {.what = ASK_CHECK, .seed = s->seed, .block = w->block, .count = count};
-    uint64_t wrong = w->op == TENT_OP_READ ? stamps_do(s, &q) : ask(s, ASK_CHECK, w->block, count);
-    if (wrong > 0) {
-        bench_die(
-            "%llu stamps of %llu blocks are wrong at the destination: completed transfers did not "
-            "move their bytes",
-            (unsigned long long)wrong, (unsigned long long)count);
-    }
+    stamps_judge(w, stamps_of(s, w->op == WORK_WRITE, w, STAMP_CHECK));
 }
 
 static void command_stream(side *s, work w, uint64_t duration_ns) {
-    work_check(s, &w);
     stamps_begin(s, &w);
     uint64_t begin = bench_now_ns();
-    uint64_t warm_up_ns = w.block * w.batch >= BENCH_BATCH_SIZE_LARGE ? 0 : duration_ns / 10 + 1;
+    uint64_t warm_up_ns = work_large(&w) ? 0 : duration_ns / 10 + 1;
     while (bench_now_ns() - begin < warm_up_ns) {
         batch_move(s, &w);
     }
+    if (warm_up_ns > 0) {
+        w.next = 0;
+        stamps_begin(s, &w); /* what the warm-up has moved is no proof */
+    }
     s->samples.count = 0;
     uint64_t batches = 0;
-    uint64_t cpu = bench_cpu_ns() + ask(s, ASK_CPU, 0, 0);
+    uint64_t cpu = bench_cpu_ns() + ask_number(s, ASK_CPU);
     begin = bench_now_ns();
     uint64_t then = begin;
     while (then - begin < duration_ns) {
@@ -305,13 +285,13 @@ static void command_stream(side *s, work w, uint64_t duration_ns) {
         then = now;
         batches++;
     }
-    cpu = bench_cpu_ns() + ask(s, ASK_CPU, 0, 0) - cpu;
+    cpu = bench_cpu_ns() + ask_number(s, ASK_CPU) - cpu;
     stamps_end(s, &w);
-    bench_report(&s->samples, batches * w.batch * w.block, batches, then - begin, cpu);
+    bench_report(&s->samples, work_bytes(&w, batches), batches, then - begin, cpu);
 }
 
 static void command_rate(side *s, work w, uint64_t outstanding, uint64_t duration_ns) {
-    work_check(s, &w);
+    work_check(&w, BATCH_MAX, s->arena_size);
     if (outstanding == 0 || outstanding > OUTSTANDING_MAX) {
         bench_die("1..%u batches outstanding, please", OUTSTANDING_MAX);
     }
@@ -319,7 +299,7 @@ static void command_rate(side *s, work w, uint64_t outstanding, uint64_t duratio
     uint64_t done = 0;
     stamps_begin(s, &w);
     s->samples.count = 0;
-    uint64_t cpu = bench_cpu_ns() + ask(s, ASK_CPU, 0, 0);
+    uint64_t cpu = bench_cpu_ns() + ask_number(s, ASK_CPU);
     uint64_t begin = bench_now_ns();
     uint64_t then = begin;
     for (uint64_t i = 0; then - begin < duration_ns; i = (i + 1) % outstanding) {
@@ -339,15 +319,15 @@ static void command_rate(side *s, work w, uint64_t outstanding, uint64_t duratio
         }
     }
     uint64_t elapsed = bench_now_ns() - begin;
-    cpu = bench_cpu_ns() + ask(s, ASK_CPU, 0, 0) - cpu;
+    cpu = bench_cpu_ns() + ask_number(s, ASK_CPU) - cpu;
     stamps_end(s, &w);
-    bench_report(&s->samples, done * w.batch * w.block, done, elapsed, cpu);
+    bench_report(&s->samples, work_bytes(&w, done), done, elapsed, cpu);
 }
 
 static void command_submit(side *s, work w, uint64_t rounds) {
     static uint64_t wall_values[ROUNDS_MAX];
     bench_samples wall = {.values = wall_values};
-    work_check(s, &w);
+    work_check(&w, BATCH_MAX, s->arena_size);
     if (rounds == 0 || rounds > ROUNDS_MAX) {
         bench_die("1..%u rounds, please", ROUNDS_MAX);
     }
@@ -369,12 +349,12 @@ static void command_idle(side *s, uint64_t duration_ns) {
     struct timespec pause = {.tv_sec = (time_t)(duration_ns / 1000000000u),
                              .tv_nsec = (long)(duration_ns % 1000000000u)};
     nanosleep(&settle, NULL);
-    uint64_t target = ask(s, ASK_CPU, 0, 0);
+    uint64_t target = ask_number(s, ASK_CPU);
     uint64_t own = bench_cpu_ns();
     uint64_t begin = bench_now_ns();
     nanosleep(&pause, NULL);
     own = bench_cpu_ns() - own;
-    target = ask(s, ASK_CPU, 0, 0) - target;
+    target = ask_number(s, ASK_CPU) - target;
     printf("{\"elapsed_ns\": %llu, \"initiator_cpu_ns\": %llu, \"target_cpu_ns\": %llu}\n",
            (unsigned long long)(bench_now_ns() - begin), (unsigned long long)own,
            (unsigned long long)target);
@@ -383,36 +363,43 @@ static void command_idle(side *s, uint64_t duration_ns) {
 static void command(side *s, const char *line) {
     char op[16] = "";
     unsigned long long block = 0, batch = 0, outstanding = 0, footprint = 0, number = 0;
+    work w = {.op = WORK_WRITE};
     if (sscanf(line, "stream %15s %llu %llu %llu %llu", op, &block, &batch, &footprint, &number) ==
         5) {
-        work w = {strcmp(op, "read") == 0 ? TENT_OP_READ : TENT_OP_WRITE, block, batch, footprint,
-                  0};
+        w = (work){.op = work_op(op), .block = block, .batch = batch, .footprint = footprint};
         command_stream(s, w, number);
+    } else if (sscanf(line, "cache %15s %llu", op, &number) == 2) {
+        command_stream(s, work_of_cache(work_op(op)), number);
     } else if (sscanf(line, "rate %llu %llu %llu %llu %llu", &block, &batch, &outstanding,
                       &footprint, &number) == 5) {
-        command_rate(s, (work){TENT_OP_WRITE, block, batch, footprint, 0}, outstanding, number);
+        w.block = block, w.batch = batch, w.footprint = footprint;
+        command_rate(s, w, outstanding, number);
     } else if (sscanf(line, "submit %llu %llu %llu %llu", &block, &batch, &footprint, &number) ==
                4) {
-        command_submit(s, (work){TENT_OP_WRITE, block, batch, footprint, 0}, number);
+        w.block = block, w.batch = batch, w.footprint = footprint;
+        command_submit(s, w, number);
     } else if (sscanf(line, "idle %llu", &number) == 1) {
         command_idle(s, number);
     } else if (strncmp(line, "memory", 6) == 0) {
-        uint64_t target = ask(s, ASK_MEMORY, 0, 0);
+        uint64_t target = ask_number(s, ASK_MEMORY);
         printf("{\"initiator_bytes\": %llu, \"target_bytes\": %llu}\n",
                (unsigned long long)resident_added(s), (unsigned long long)target);
+    } else if (strncmp(line, "pages", 5) == 0) {
+        uint64_t target = ask_number(s, ASK_PAGES);
+        printf("{\"initiator_kib\": %llu, \"target_kib\": %llu}\n",
+               (unsigned long long)bench_page_kib(s->arena), (unsigned long long)target);
     } else {
         bench_die("unknown command: %s", line);
     }
     fflush(stdout);
 }
 
-static int pair_main(const char *plan, const void *key, uint64_t arena_size) {
+static int pair_main(const setup *how) {
     static side s;
-    s.arena_size = arena_size;
     if (!bench_fork(&s.control)) {
-        target_run(&s, plan, key);
+        target_run(&s, how);
     }
-    initiator_open(&s, plan, key);
+    initiator_open(&s, how);
     printf("{\"ready\": 1, \"version\": \"%s\"}\n", tent_version());
     fflush(stdout);
     char line[BENCH_LINE_MAX];
@@ -424,18 +411,18 @@ static int pair_main(const char *plan, const void *key, uint64_t arena_size) {
 }
 
 /* Each open is measured in a process of its own, so that every one loads its plugins anew. */
-static int open_main(const char *plan, const void *key, uint64_t count) {
+static int open_main(const setup *how, uint64_t count) {
     for (uint64_t i = 0; i < count; i++) {
         pid_t child = fork();
         if (child < 0) {
             bench_die("fork: %s", strerror(errno));
         }
         if (child == 0) {
-            uint64_t before = bench_resident(NULL, 0);
+            uint64_t before = bench_resident(NULL, 0, UINT64_MAX);
             uint64_t begin = bench_now_ns();
-            tent_engine *engine = engine_open("bench-open", plan, key);
+            tent_engine *engine = engine_open("bench-open", how);
             uint64_t elapsed = bench_now_ns() - begin;
-            uint64_t after = bench_resident(NULL, 0);
+            uint64_t after = bench_resident(NULL, 0, UINT64_MAX);
             begin = bench_now_ns();
             check(tent_engine_close(engine), "tent_engine_close");
             printf("{\"open_ns\": %llu, \"close_ns\": %llu, \"resident_bytes\": %llu}\n",
@@ -454,14 +441,21 @@ static int open_main(const char *plan, const void *key, uint64_t count) {
 
 int main(int argc, char **argv) {
     uint8_t key[32];
-    if (argc != 4 || (strcmp(argv[1], "pair") != 0 && strcmp(argv[1], "open") != 0)) {
-        bench_die("usage: driver pair PLAN_FILE ARENA_BYTES | driver open PLAN_FILE COUNT");
+    int pair = argc == 6 && strcmp(argv[1], "pair") == 0;
+    if (!pair && (argc != 4 || strcmp(argv[1], "open") != 0)) {
+        bench_die(
+            "usage: driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS\n"
+            "       driver open PLAN_FILE COUNT");
     }
     if (getrandom(key, sizeof(key), 0) != (ssize_t)sizeof(key)) {
         bench_die("getrandom: %s", strerror(errno));
     }
-    const char *plan = file_read(argv[2]);
-    uint64_t number = strtoull(argv[3], NULL, 10);
-    return strcmp(argv[1], "pair") == 0 ? pair_main(plan, key, number)
-                                        : open_main(plan, key, number);
+    setup how = {.plan = file_read(argv[2]), .key = key};
+    if (!pair) {
+        return open_main(&how, strtoull(argv[3], NULL, 10));
+    }
+    how.arena_size = strtoull(argv[3], NULL, 10);
+    how.engine_memory = strcmp(argv[4], "engine") == 0;
+    how.workers = (uint32_t)strtoul(argv[5], NULL, 10);
+    return pair_main(&how);
 }

@@ -1,6 +1,6 @@
 """Requests submitted from Python as numpy columns: what the interpreter adds.
 
-    python python_submit.py PLAN_FILE
+    python python_submit.py PLAN_FILE private|engine
 
 A child of transports.py: commands as lines on stdin, one JSON object per command on stdout. Both
 engines live in this process, joined over the plan's transport; what is measured is the cost of the
@@ -33,13 +33,16 @@ U64 = npt.NDArray[np.uint64]
 class Pair:
     """Two connected engines of this process and their memory."""
 
-    def __init__(self, plan: str) -> None:
+    def __init__(self, plan: str, memory: str) -> None:
         key = secrets.token_bytes(32)
         self.target = tent.Engine(name="bench-target", plan=plan, key=key)
         self.initiator = tent.Engine(name="bench-initiator", plan=plan, key=key)
-        self._memory = (tent.Memory(FOOTPRINT), tent.Memory(FOOTPRINT))
-        for memory in self._memory:
-            memory.numpy()[::4096] = 1  # brings the pages in, so that no transfer pays for them
+        if memory == "engine":
+            self._memory = (self.target.alloc(FOOTPRINT), self.initiator.alloc(FOOTPRINT))
+        else:
+            self._memory = (tent.Memory(FOOTPRINT), tent.Memory(FOOTPRINT))
+        for one in self._memory:
+            one.numpy()[::4096] = 1  # brings the pages in, so that no transfer pays for them
         self._remote = self.target.register(self._memory[0]).address
         self._local = self.initiator.register(self._memory[1]).address
         self.segment = self.initiator.open_segment(self.target.address, timeout=WAIT_S)
@@ -93,7 +96,7 @@ class Pair:
 
 
 def main() -> int:
-    pair = Pair(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    pair = Pair(Path(sys.argv[1]).read_text(encoding="utf-8"), sys.argv[2])
     print(json.dumps({"ready": 1}), flush=True)
     for line in sys.stdin:
         word, *numbers = line.split()

@@ -90,7 +90,9 @@ class Report:
         if self.references:
             parts.append(_facts_table(self.references))
         missed = [
-            f"{row.op} {size_text(row.block)} x{row.batch}" for row in self.rows if row.ok is False
+            f"{row.transport} {row.op} {size_text(row.block)} x{row.batch}"
+            for row in self.rows
+            if row.ok is False
         ]
         parts += closing(self.notes, self.checks, missed)
         return "\n\n".join(parts) + "\n"
@@ -123,8 +125,12 @@ def check_most(name: str, value: float, unit: str, *, most: float | None, note: 
     return Check(name, value, unit, wanted, None if most is None else value < most, note)
 
 
-def check_least(name: str, value: float, unit: str, *, least: float, note: str = "") -> Check:
-    return Check(name, value, unit, f">= {least:g} {unit}", value >= least, note)
+def check_least(
+    name: str, value: float, unit: str, *, least: float | None, note: str = ""
+) -> Check:
+    """A check that wants at least `least`; None: no goal."""
+    wanted = None if least is None else f">= {least:g} {unit}"
+    return Check(name, value, unit, wanted, None if least is None else value >= least, note)
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,7 @@ def _rows_table(rows: Sequence[Row]) -> str:
         "reference",
         "its rate",
         "its p50",
+        "its cpu",
         "ratio",
         "min..max",
         "wanted",
@@ -207,6 +214,7 @@ def _rows_table(rows: Sequence[Row]) -> str:
             row.reference,
             _rate_text(row.reference_bytes_per_s),
             time_text(row.reference_p50_ns),
+            f"{row.reference_cpu_s_per_gb:.3f}",
             f"{row.ratio:.2f}",
             f"{row.ratio_min:.2f}..{row.ratio_max:.2f}",
             goal_text(row.wanted, row.ok),

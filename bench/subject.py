@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import BenchError, LineProcess, Sample
+from shapes import LATENCY, Shape
 from toolchain import Job, tent_flags
 
 
@@ -33,18 +35,30 @@ class Opened:
 
 
 class EnginePair:
-    """An initiator and a target process, one engine each, connected."""
+    """An initiator and a target process, one engine each, connected.
 
-    def __init__(self, program: Path, *, plan: Path, arena: int) -> None:
-        self._process = LineProcess([str(program), "pair", str(plan), str(arena)])
+    memory: "private" or the "engine"'s own; workers: the option of that name, 0 the default.
+    """
+
+    def __init__(
+        self, program: Path, *, plan: Path, arena: int, memory: str = "private", workers: int = 0
+    ) -> None:
+        self._process = LineProcess(
+            [str(program), "pair", str(plan), str(arena), memory, str(workers)]
+        )
         self._process.answer(timeout_s=30)
 
     @staticmethod
     def job(folder: Path) -> Job:
         return Job(folder / "driver", ("driver.c",), tent_flags())
 
-    def stream(self, op: str, block: int, batch: int, footprint: int, slice_ns: int) -> Sample:
-        return self._process.sample(f"stream {op} {block} {batch} {footprint} {slice_ns}")
+    def stream(self, shape: Shape, slice_ns: int) -> Sample:
+        return self._process.sample(shape.command(slice_ns))
+
+    def pages(self) -> tuple[int, int]:
+        """KiB of the pages that the initiator's and the target's arena got."""
+        answer = self._process.ask("pages")
+        return answer["initiator_kib"], answer["target_kib"]
 
     def rate(
         self, block: int, batch: int, outstanding: int, footprint: int, slice_ns: int
@@ -67,6 +81,38 @@ class EnginePair:
 
     def close(self) -> None:
         self._process.close()
+
+
+class EngineReference:
+    """Another pair of engines as the yardstick: what a setting of theirs is worth."""
+
+    def __init__(self, pair: EnginePair, *, text: str) -> None:
+        self._pair = pair
+        self._text = text
+
+    def calibration_samples(self) -> int:
+        return 0
+
+    def choose(self, shape: Shape, slice_ns: int) -> str:
+        return self._text
+
+    def stream(self, shape: Shape, slice_ns: int) -> Sample:
+        return self._pair.stream(shape, slice_ns)
+
+    def latency(self, slice_ns: int) -> Sample:
+        return self._pair.stream(LATENCY, slice_ns)
+
+    def latency_text(self) -> str:
+        return self._text
+
+    def extras(self, slice_ns: int) -> dict[str, Callable[[], Sample]]:
+        return {}
+
+    def page_kib(self) -> int | None:
+        return self._pair.pages()[0]
+
+    def close(self) -> None:
+        self._pair.close()
 
 
 def cold_opens(program: Path, *, plan: Path, count: int) -> list[Opened]:
