@@ -72,6 +72,8 @@ int by_query(int fd, uint64_t address, uint64_t end, const FilePlace &place) {
 
 bool parse(const char *line, Mapping *mapping) {
     char mode[5] = "";
+    // The kernel's own text: its numbers fit.
+    // NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion)
     if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &mapping->begin,
                &mapping->end, mode, &mapping->offset, &mapping->major, &mapping->minor,
                &mapping->inode) != 7)

@@ -283,8 +283,9 @@ void pages_inherit(Pages *pages) {
                       pages->fd.get(), 0);
     // Rather ended by SIGSEGV than writing into the parent's memory.
     if (mapped == MAP_FAILED)
-        mmap(pages->address, pages->size, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        mapped = mmap(pages->address, pages->size, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mapped == MAP_FAILED) munmap(pages->address, pages->size);
     drop_file(pages);
     pages->sealed = false;
 }

@@ -26,7 +26,7 @@ bool Crew::start() {
             pthread_setname_np(threads_.back().native_handle(), "tent-helper");
         }
     } catch (...) {
-        // The system refuses more: fewer help.
+        count_ = static_cast<uint32_t>(threads_.size());  // the system refuses more
     }
     return !threads_.empty();
 }
