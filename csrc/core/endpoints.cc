@@ -123,14 +123,6 @@ void release_held(Engine &engine, Endpoint &endpoint, int32_t error) {
             spray_try_finish(engine, index);
 }
 
-void forget_scratch(Endpoint &endpoint) {
-    const Transport &transport = *endpoint.rail->transport;
-    if (endpoint.scratch_handle && transport.table->segment_forget)
-        transport.table->segment_forget(transport.instance, endpoint.scratch_handle);
-    endpoint.scratch_handle = nullptr;
-    endpoint.scratch_address = 0;
-}
-
 void import_scratch(Endpoint &endpoint, const EndpointAnswer &answer) {
     const Transport &transport = *endpoint.rail->transport;
     endpoint.scratch_address = answer.scratch;
@@ -183,7 +175,7 @@ void conclude(Engine &engine, Endpoint &endpoint, int32_t error) {
     if (mutant(Mutant::unfenced_silent) && error != TENT_OK) error = TENT_E_TRANSPORT;
     release_held(engine, endpoint, error);
     engine.schedule_due = true;  // retries may have waited for this
-    forget_scratch(endpoint);
+    endpoints_forget_scratch(endpoint);
     endpoint.handle = nullptr;
     engine.endpoint_by_id.erase(endpoint.id);
     set_state(endpoint, EndpointState::Waiting);
@@ -297,6 +289,14 @@ void become_ready(Engine &engine, Endpoint &endpoint) {
 }
 
 }  // namespace
+
+void endpoints_forget_scratch(Endpoint &endpoint) {
+    const Transport &transport = *endpoint.rail->transport;
+    if (endpoint.scratch_handle && transport.table->segment_forget)
+        transport.table->segment_forget(transport.instance, endpoint.scratch_handle);
+    endpoint.scratch_handle = nullptr;
+    endpoint.scratch_address = 0;
+}
 
 void endpoints_region(const Endpoint &endpoint, const RemoteRegion &region) {
     const Transport &transport = *endpoint.rail->transport;

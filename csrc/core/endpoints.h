@@ -35,6 +35,9 @@ void endpoints_force_cancel(Engine &engine, uint32_t batch);
 void endpoints_force_request(Engine &engine, uint32_t request);
 // Ends the segment's endpoints for good; true when none is left.
 bool endpoints_end_segment(Engine &engine, Segment &segment);
+// What its plugin knows of the peer's scratch page: for an engine that ends with endpoints that
+// their transport never let go of.
+void endpoints_forget_scratch(Endpoint &endpoint);
 // It is not to be rebuilt, and goes when what it carries has come back.
 void endpoints_abandon(Engine &engine, Endpoint &endpoint, const char *why);
 void endpoints_abandon_rail(Engine &engine, Rail &rail);

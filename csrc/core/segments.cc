@@ -155,6 +155,8 @@ void free_segment(Engine &engine, Segment &segment) {
         forget_exports(*region);
     for (auto &region : segment.regions_gone)
         forget_exports(*region);
+    for (Endpoint *endpoint : segment.endpoints)
+        endpoints_forget_scratch(*endpoint);
     engine.segment_free.push_back(segment.slot);
     delete segment.table.load();
     delete &segment;
