@@ -382,8 +382,8 @@ def test_a_child_cannot_write_into_peers_through_what_it_inherited() -> None:
             found = [line for line in lines.splitlines() if "/memfd:tent" in line]
             os.write(writing, "\n".join(["", *found]).encode())
             os._exit(0)
-        os.waitpid(child, 0)
+        os.close(writing)
         mapped = os.read(reading, 4096).decode()
         os.close(reading)
-        os.close(writing)
+        os.waitpid(child, 0)
         assert not mapped.strip(), mapped
