@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tent.testing.waiting import eventually
+
 KEY = b"the key of these tests"
 ANSWER_S = 20.0
 SCRIPT = Path(__file__).with_name("peer.py")
@@ -26,6 +28,12 @@ def plan(rails: int = 4, *, throttle: str | None = None, **settings: str) -> str
     lines += [f"rail {n} tcp 127.0.0.{n + 1} gbps=4{word}" for n in range(rails)]
     lines.append(f"route * : tcp[{' '.join(map(str, range(rails)))}]")
     return "\n".join(lines) + "\n"
+
+
+def _thread_states(pid: int) -> list[str]:
+    """Of each of its threads, the letter that the kernel shows: T is stopped."""
+    files = Path(f"/proc/{pid}/task").glob("*/stat")
+    return [file.read_text(encoding="utf-8").rpartition(")")[2].split()[0] for file in files]
 
 
 class Peer:
@@ -44,8 +52,9 @@ class Peer:
         return self._ask({"do": do, **values})
 
     def stop(self) -> None:
-        """Freezes it; its sockets stay open."""
+        """Freezes it, all its threads, and waits for that; its sockets stay open."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        eventually(lambda: set(_thread_states(self.process.pid)) == {"T"}, what="a frozen peer")
 
     def go_on(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
