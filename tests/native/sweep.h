@@ -76,6 +76,9 @@ struct Plan {
         std::string text =
             "set slice_size=64k\nset connect_timeout=300ms\nset fence_timeout=100ms\n"
             "set cancel_grace=0\nset peer_timeout=1s\n";
+        // These run in the machine's own time, on however busy a machine.
+        if (over == Over::MAPPED || over == Over::ATTACH || over == Over::RING)
+            text += "set last_path_patience=5s\nset deadline_floor=50ms\nset probe_timeout=1s\n";
         // Both are decorated, so that what needs both sides (segment_import) is asked for.
         text += "decorate " + transport + " fault\nset fault.seed=1\n";
         if (over == Over::ATTACH || over == Over::RING) text += "set shm.mapped=no\n";
