@@ -390,6 +390,18 @@ class NativeEngine:
             _check(_lib.tent_region_location(engine, region, out, 64))
         return _text(out)
 
+    def region_about(self, region: int) -> str:
+        """How the transports have registered it, a line for each rail that pins memory."""
+        size = _ffi.new("uint64_t *")
+        with self as engine:
+            while True:
+                out = _ffi.new("char[]", max(1, size[0]))
+                status = _lib.tent_region_about(engine, region, out, size)
+                if status != Status.AGAIN:
+                    break
+            _check(status)
+        return _text(out)
+
     def region_release(self, region: int) -> None:
         """Returns when nothing touches the region any more."""
         with self as engine:

@@ -32,6 +32,7 @@ class Library(Protocol):
     tent_region_register: Callable[[CData, CData, int, CData, CData], I32]
     tent_region_release: Callable[[CData, int], I32]
     tent_region_location: Callable[[CData, int, CData, int], I32]
+    tent_region_about: Callable[[CData, int, CData, CData], I32]
     tent_memory_alloc_with: Callable[[CData, int, CData, CData], I32]
     tent_memory_free: Callable[[CData, CData], I32]
     tent_memory_about: Callable[[CData, CData], I32]

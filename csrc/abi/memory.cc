@@ -98,10 +98,8 @@ int32_t tent_region_register(tent_engine *engine, void *address, uint64_t length
         // A stepped engine repeats itself, on whatever machine.
         if (location.empty())
             location = "cpu:" + std::to_string(e.manual ? 0 : numa_node_of(begin));
-        return with_driver(e, [&] {
-            return region_register(e, begin, length, full.access, location.c_str(),
-                                   full.label ? full.label : "", region);
-        });
+        return region_register(e, begin, length, full.access, location.c_str(),
+                               full.label ? full.label : "", region);
     });
 }
 
@@ -113,6 +111,23 @@ int32_t tent_region_location(tent_engine *engine, uint64_t region, char *text, u
         if (!text || location.size() >= text_size)
             return fail(TENT_E_INVALID, "the location needs %zu bytes", location.size() + 1);
         memcpy(text, location.c_str(), location.size() + 1);
+        return TENT_OK;
+    });
+}
+
+int32_t tent_region_about(tent_engine *engine, uint64_t region, char *text, uint64_t *size) {
+    return with_engine(engine, [&](Engine &e) {
+        if (!size) return fail(TENT_E_INVALID, "size is NULL");
+        std::string lines;
+        int32_t status = with_driver(e, [&] { return region_about(e, region, &lines); });
+        if (status != TENT_OK) return status;
+        const uint64_t room = text ? *size : 0;
+        *size = lines.size() + 1;
+        if (room < *size)
+            return fail(TENT_E_AGAIN, "the text has %llu bytes, the buffer %llu",
+                        static_cast<unsigned long long>(*size),
+                        static_cast<unsigned long long>(room));
+        memcpy(text, lines.c_str(), lines.size() + 1);
         return TENT_OK;
     });
 }

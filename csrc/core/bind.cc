@@ -29,11 +29,34 @@ void charge(Engine &engine, Endpoint &endpoint, const Request &request, uint64_t
     bump(engine.tally.charged, bytes);
 }
 
+// Those that do not reach the request's memory are for the moment not ready.
+class Barred {
+  public:
+    Barred(const BoundRung &rung, const Request &request) {
+        if (request.unreaching_count == 0) return;
+        for (Endpoint *endpoint : rung.endpoints)
+            if (endpoint->path.ready && request_bars(request, *endpoint)) {
+                endpoint->path.ready = false;
+                barred_[count_++] = endpoint;
+            }
+    }
+    ~Barred() {
+        for (uint32_t i = 0; i < count_; i++)
+            barred_[i]->path.ready = true;
+    }
+    Barred(const Barred &) = delete;
+    Barred &operator=(const Barred &) = delete;
+
+  private:
+    Endpoint *barred_[UNREACHING_MAX];
+    uint32_t count_ = 0;
+};
+
 // The endpoint for the next slice, nullptr to wait. *none is set when no rung has a ready one,
 // *barred when some were not asked. only: the transport that may carry it for now, nullptr: any.
-Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query,
+Endpoint *choose(const Engine &engine, const Request &request, PickQuery query,
                  const Transport *only, uint64_t *size, bool *none, bool *barred) {
-    for (const BoundRung &rung : route.rungs) {
+    for (const BoundRung &rung : request.route->rungs) {
         if (only && rung.transport != only) {
             *barred = true;
             continue;
@@ -42,6 +65,7 @@ Endpoint *choose(const Engine &engine, const BoundRoute &route, PickQuery query,
         query.slice_size_min = rung.slice_size_min;
         query.window_size_max = rung.window_size_max;
         if (!query.fixed) query.size = std::min(rung.slice_size, query.remaining);
+        Barred aside(rung, request);
         Picked picked =
             pick(rung.strategy, rung.choices, query, parameters(engine), rung.stripe.get());
         if (picked.index == PICK_NONE) continue;
@@ -137,6 +161,15 @@ bool any_ready(const Segment &segment) {
                        [](const Endpoint *endpoint) { return endpoint->path.ready; });
 }
 
+// Some do not reach the request's memory: is nothing else left, or was none of that ready for too
+// long? Its route does not tell, for other requests find a path there.
+bool forsaken(const Engine &engine, Request &request) {
+    if (!routes_reach(*request.route, request)) return true;
+    if (request.pathless_since_ns == 0)
+        request.pathless_since_ns = std::max<uint64_t>(engine.now_ns, 1);
+    return engine.now_ns - request.pathless_since_ns >= parameters(engine).connect_timeout_ns;
+}
+
 // Binds one slice of the flow: a retry, or of the request in front. Returns its bytes, 0 when it
 // has to wait; *none is set when that is for want of a path, or of the fence of one.
 uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
@@ -159,11 +192,18 @@ uint64_t bind_front(Engine &engine, Flow &flow, bool retry, bool *none) {
     if (retry && waits_for_fence(request, engine.slices[slice_index]))
         *none = barred = true;
     else
-        endpoint = choose(engine, *request.route, query, only, &size, none, &barred);
+        endpoint = choose(engine, request, query, only, &size, none, &barred);
     if (*none) {
+        if (!barred && request.unreaching_count > 0 && forsaken(engine, request)) {
+            spray_stop(engine, index, TENT_E_TRANSPORT);
+            spray_try_finish(engine, index);
+            return 0;
+        }
         if (!barred) routes_pathless(engine, *flow.segment, *request.route);
         // With nothing ready at all the order is kept: it will do when something is.
         if (any_ready(*flow.segment)) flow_rotate(engine, flow, retry);
+    } else if (request.pathless_since_ns != 0) {
+        request.pathless_since_ns = 0;
     }
     if (!endpoint) return 0;
     if (request.route->pathless_since_ns != 0) request.route->pathless_since_ns = 0;

@@ -52,6 +52,13 @@ struct OutgoingNotice {
     uint64_t number = 0;
     Said said;
     bool refused = false;  // the receiver's inbox was full
+    // Ready: what its data went over and is not known to have landed yet. See notice_settled.
+    struct Mark {
+        uint64_t endpoint;
+        uint64_t mark;  // the plugin's
+    };
+    std::vector<Mark> marks;
+    bool marked = false;
     std::vector<uint8_t> bytes;
 };
 

@@ -72,6 +72,7 @@ int32_t load_options(Engine &engine, const tent_engine_options &options) {
         return fail(TENT_E_INVALID, "%u workers: at most %u, or 0 for as many as there are cores",
                     options.workers, WORKERS_MAX);
     // A stepped engine has no threads.
+    engine.errands.init(!engine.manual);
     engine.crew.init(engine.manual ? 0 : or_default(options.workers, cores_usable()) - 1);
     engine.name = options.name && *options.name ? options.name : "pid-" + std::to_string(getpid());
     if (engine.name.size() > ENGINE_NAME_SIZE_MAX)
@@ -420,6 +421,7 @@ int32_t engine_close(Engine *engine) {
 
 Engine::~Engine() {
     crew.stop();
+    errands.stop();
     if (control) control_close(*this);
     segments_free(*this);
     memory_free(*this);

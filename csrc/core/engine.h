@@ -23,6 +23,7 @@
 #include "base/snapshot.h"
 #include "core/crew.h"
 #include "core/driver.h"
+#include "core/errands.h"
 #include "core/types.h"
 #include "sched/share.h"
 
@@ -91,7 +92,8 @@ struct Engine {
     // Driving.
     Driver driver;  // [any]
     std::thread worker;
-    Crew crew;  // helpers of the transports
+    Crew crew;        // helpers of the transports
+    Errands errands;  // of the transports: what blocks
     std::atomic<bool> stop{false};
     int epoll_fd = -1, wake_fd = -1, event_fd = -1;
     uint64_t now_ns = 0;  // of this cycle

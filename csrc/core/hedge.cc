@@ -3,17 +3,18 @@
 
 #include "core/endpoints.h"
 #include "core/flows.h"
+#include "core/routes.h"
 #include "core/spray.h"
 
 namespace tent {
 
 namespace {
 
-// The rung in use: the first with a ready endpoint.
+// The rung in use: the first with a ready endpoint that reaches the request's memory.
 const BoundRung *rung_of(const Request &request) {
     for (const BoundRung &rung : request.route->rungs)
-        for (const Choice &choice : rung.choices)
-            if (choice.path->ready) return &rung;
+        for (const Endpoint *endpoint : rung.endpoints)
+            if (endpoint->path.ready && !request_bars(request, *endpoint)) return &rung;
     return nullptr;
 }
 
@@ -44,6 +45,7 @@ Endpoint *other_endpoint(const Engine &engine, const BoundRung &rung, const Slic
     for (Endpoint *endpoint : rung.endpoints) {
         const Path &path = endpoint->path;
         if (!path.ready || endpoint->slot == slice.endpoint) continue;
+        if (request_bars(request, *endpoint)) continue;
         if (!path.is_open(rung.slice_size, rung.window_size_max, low, parameters(engine))) continue;
         uint64_t ns = path.predict_ns(slice.length);
         if (best && ns >= best_ns) continue;

@@ -12,6 +12,7 @@ constexpr uint32_t NIL = UINT32_MAX;
 
 constexpr uint32_t REGIONS_MAX = 65536;
 constexpr uint32_t GRANTS_MAX = 4096;
+constexpr uint32_t ABOUT_SIZE = 16384;  // of what a plugin tells about a region
 constexpr uint32_t SEGMENTS_MAX = 4096;
 constexpr uint32_t ENDPOINTS_MAX = 16384;
 constexpr uint32_t CLIENTS_MAX = 4096;
@@ -20,6 +21,8 @@ constexpr uint32_t CLIENT_ENDPOINTS_MAX = 1024;   // of one client
 constexpr uint32_t RAILS_MAX = 64;                // as in the plan
 // Pairs of rails that the routes of one segment use; of more, the nearest are taken.
 constexpr uint32_t SEGMENT_ENDPOINTS_MAX = 128;
+// Endpoints that one request remembers not to reach its memory: all of a segment.
+constexpr uint32_t UNREACHING_MAX = SEGMENT_ENDPOINTS_MAX;
 // Places of a peer's memory that differ in which of its rails are near; what comes after counts as
 // equally far from all.
 constexpr uint32_t LOCALITIES_MAX = 32;
@@ -35,6 +38,7 @@ constexpr uint32_t TRANSFER_COUNT_MAX = 4096;   // requests of one tent_transfer
 constexpr uint32_t WORKERS_MAX = 16;          // one that drives, the others help
 constexpr uint32_t WORKERS_UNASKED_MAX = 4;   // where nobody says how many
 constexpr uint32_t CREW_TRANSPORTS_MAX = 16;  // that helpers serve
+constexpr uint32_t ERRANDS_MAX = 8;           // threads for what blocks
 
 constexpr uint64_t CREW_SPIN_NS = 20 * US;  // a helper without work looks around so long
 constexpr uint64_t GRANTS_LOOK_MS = 1000;   // whether one has expired, at least

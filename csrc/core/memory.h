@@ -1,6 +1,7 @@
-// Local regions and the grants over them: registration, release, tables for the bounds checks of
-// both roles, descriptors. Driver only, except where marked. Leans on transports for plugins'
-// registrations and on control for telling peers. Must never free memory of the user.
+// Local regions (memory.cc) and the grants over them (grants.cc): registration, release, tables for
+// the bounds checks of both roles, descriptors. Driver only, except where marked. Leans on
+// transports for plugins' registrations and on control for telling peers. Must never free memory of
+// the user.
 #pragma once
 
 #include "core/engine.h"
@@ -10,8 +11,14 @@ namespace tent {
 int32_t memory_init(Engine &engine);
 void memory_free(Engine &engine);
 
+// Takes and gives back the token by itself, and pins pages without it: call without it.
 int32_t region_register(Engine &engine, uint64_t address, uint64_t length, uint32_t access,
                         const char *location, const char *label, uint64_t *handle);
+// What a plugin logs while it registers a region beside the driver is kept until that is over.
+// False: this thread is in no such call. Any thread.
+bool memory_aside_log(const Transport &transport, int32_t status, const char *sentence);
+// How the transports have registered it, a line for each rail that has something to say. NOT_FOUND.
+int32_t region_about(Engine &engine, uint64_t handle, std::string *text);
 // Takes and gives back the token by itself: call without it.
 int32_t region_release(Engine &engine, uint64_t handle);
 // The location it was registered with. NOT_FOUND.
@@ -21,6 +28,11 @@ int32_t regions_join(Engine &engine, Transport &transport);
 // Undoes regions_join for a transport that is closed before it was used.
 void regions_part(Engine &engine, Transport &transport);
 
+// A grant not yet known to the engine; its slot is the next one.
+std::unique_ptr<Grant> grant_make(Engine &engine, uint64_t handle, uint32_t access);
+// Grants over all regions, or over this one, hold it from here on, or no longer; peers are told.
+void grants_region_added(Engine &engine, const RegionSlot &region, uint32_t slot);
+void grants_region_removed(Engine &engine, const RegionSlot &region, uint32_t slot);
 int32_t grant_create(Engine &engine, const tent_grant_options *options, uint64_t *handle);
 int32_t grant_revoke(Engine &engine, uint64_t handle);
 Grant *grant_find(Engine &engine, uint64_t handle);

@@ -59,6 +59,38 @@ void say_notice(Engine &engine, Peer &peer, OutgoingNotice &notice, bool everywh
              say(engine, peer, Notice{notice.number, notice.bytes}, everywhere));
 }
 
+// Could writes that were acknowledged on it be overtaken by a message? While it is being set up
+// again there are none.
+bool lags(const Endpoint &endpoint, const Peer &peer) {
+    const bool stands =
+        endpoint.state == EndpointState::Ready || endpoint.state == EndpointState::Fencing;
+    return endpoint.initiator && stands && endpoint.segment && endpoint.segment->peer == &peer &&
+           TENT_OFFERS(endpoint.rail->transport->table, endpoint_settle) &&
+           endpoint.tally.bytes_written.load(std::memory_order_relaxed) > 0;
+}
+
+// One that is being fenced is asked for no more: its peer retires its half, or fence_timeout ends
+// the wait as it ends the fence.
+bool settled(const Engine &engine, OutgoingNotice::Mark &mark) {
+    const auto found = engine.endpoint_by_id.find(mark.endpoint);
+    if (found == engine.endpoint_by_id.end()) return true;
+    const Endpoint &endpoint = *found->second;
+    void *handle = endpoints_handle(endpoint);
+    if (!handle) return endpoint.remote_quiet || engine.now_ns >= endpoint.deadline_ns;
+    const Transport &transport = *endpoint.rail->transport;
+    return transport.table->endpoint_settle(transport.instance, handle, &mark.mark) == TENT_OK;
+}
+
+// Has all that its batch wrote landed where the receiver's processor sees it?
+bool notice_settled(const Engine &engine, const Peer &peer, OutgoingNotice &notice) {
+    if (!notice.marked)
+        for (const auto &endpoint : engine.endpoints)
+            if (lags(*endpoint, peer)) notice.marks.push_back({endpoint->id, 0});
+    notice.marked = true;
+    std::erase_if(notice.marks, [&](auto &mark) { return settled(engine, mark); });
+    return notice.marks.empty();
+}
+
 DescribeRequest request_of(const Segment &segment) {
     DescribeRequest request;
     request.request = segment.describe_number;
@@ -197,6 +229,10 @@ void peer_pump_notices(Engine &engine, Peer &peer) {
         }
         if (++unacked > NOTICES_UNACKED_MAX || !peer_connected(&peer)) return;
         if (notice.state == OutgoingNotice::State::Ready) {
+            if (!notice_settled(engine, peer, notice)) {
+                engine.notices_due = true;
+                return;
+            }
             notice.state = OutgoingNotice::State::Sent;
             notice.number = next_notice(engine, peer);
             say_notice(engine, peer, notice, false);

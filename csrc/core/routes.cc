@@ -403,6 +403,26 @@ bool routes_ready(const BoundRoute &route) {
     return false;
 }
 
+bool request_bars(const Request &request, const Endpoint &endpoint) {
+    for (uint32_t i = 0; i < request.unreaching_count; i++)
+        if (request.unreaching[i] == endpoint.slot) return true;
+    return false;
+}
+
+bool routes_ready(const BoundRoute &route, const Request &request) {
+    for (const BoundRung &rung : route.rungs)
+        for (const Endpoint *endpoint : rung.endpoints)
+            if (endpoint->path.ready && !request_bars(request, *endpoint)) return true;
+    return false;
+}
+
+bool routes_reach(const BoundRoute &route, const Request &request) {
+    for (const BoundRung &rung : route.rungs)
+        for (const Endpoint *endpoint : rung.endpoints)
+            if (!request_bars(request, *endpoint)) return true;
+    return false;
+}
+
 void routes_pathless_over(const Engine &engine, Segment &segment, uint64_t patience_ns) {
     segment.pathless_since_ns = 0;
     for (const auto &route : segment.routes) {

@@ -40,6 +40,11 @@ const BoundRoute *routes_match(Engine &engine, Segment &segment, const Request &
 // fail the requests when that lasts.
 void routes_pathless(Engine &engine, Segment &segment, const BoundRoute &route);
 bool routes_ready(const BoundRoute &route);  // is any?
+// Is the endpoint known not to reach the request's memory?
+bool request_bars(const Request &request, const Endpoint &endpoint);
+// Is one ready that is not barred; is there one that is not, ready or not?
+bool routes_ready(const BoundRoute &route, const Request &request);
+bool routes_reach(const BoundRoute &route, const Request &request);
 // Forgets it of the segment's routes that have a path again, or (patience_ns ago) had their time.
 void routes_pathless_over(const Engine &engine, Segment &segment, uint64_t patience_ns);
 

@@ -190,10 +190,29 @@ bool retry(Engine &engine, Endpoint &endpoint, Request &request, uint32_t slice_
     return true;
 }
 
+// The endpoint does not reach the request's memory: others are asked. False: the request remembers
+// enough of them.
+bool unreached(Engine &engine, const Endpoint &endpoint, Request &request, uint32_t slice_index) {
+    const uint16_t *end = request.unreaching + request.unreaching_count;
+    if (std::find(static_cast<const uint16_t *>(request.unreaching), end, endpoint.slot) == end) {
+        if (request.unreaching_count == UNREACHING_MAX) return false;
+        request.unreaching[request.unreaching_count++] = static_cast<uint16_t>(endpoint.slot);
+    }
+    flow_push_retry(engine, flow_of(request), slice_index);
+    return true;
+}
+
 // A slice came back without having moved for certain. True: it is to be tried again.
 bool settle_failed(Engine &engine, Endpoint &endpoint, Request &request, uint32_t slice_index,
                    int32_t status) {
     Slice &slice = engine.slices[slice_index];
+    if (status == TENT_E_NO_PATH) {
+        // Nothing was posted, and the endpoint is well, whatever becomes of the request.
+        if (hedge_dropped(engine, slice_index) || request.error != TENT_OK) return false;
+        if (unreached(engine, endpoint, request, slice_index)) return true;
+        spray_stop(engine, slice.request, TENT_E_TRANSPORT);
+        return false;
+    }
     for (Tally *tally : {&engine.tally, &endpoint.tally, &endpoint.rail->tally})
         bump(tally->failed);
     // In any case: the other one must not name a slot that is used for something else.
@@ -352,7 +371,8 @@ uint32_t spray_stop_pathless(Engine &engine, const Segment &segment, uint64_t pa
         const BoundRoute &route = *request.route;
         // Who came later has the same time.
         return route.pathless_since_ns == 0 || request.order > route.pathless_order ||
-               engine.now_ns - route.pathless_since_ns < patience_ns || routes_ready(route);
+               engine.now_ns - route.pathless_since_ns < patience_ns ||
+               routes_ready(route, request);
     });
     spray_stop_many(engine, indexes, TENT_E_TRANSPORT);
     return static_cast<uint32_t>(indexes.size());

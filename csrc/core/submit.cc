@@ -172,6 +172,8 @@ void prepare(Request &request, uint32_t batch_index, const Batch &batch, uint32_
     request.deadline_ns = batch.deadline_ns ? batch.deadline_ns : UINT64_MAX;
     request.flags = static_cast<uint8_t>(batch.flags);
     request.queued = request.forced = request.yields = false;
+    request.unreaching_count = 0;
+    request.pathless_since_ns = 0;
     request.status.store(TENT_IN_PROGRESS, std::memory_order_relaxed);
 }
 

@@ -33,6 +33,7 @@ uint64_t host_random_u64(void *ctx) {
     return self(ctx).engine->random.u64();
 }
 void host_log(void *ctx, int32_t status, const char *sentence) {
+    if (memory_aside_log(self(ctx), status, sentence)) return;
     report(*self(ctx).engine, TENT_EVENT_LOG, {.status = status}, "%s: %s", self(ctx).name.c_str(),
            sentence);
 }
@@ -68,6 +69,10 @@ uint32_t host_grant_access(void *ctx, uint64_t grant, uint64_t remote, uint64_t 
     return grant_access(*self(ctx).engine, grant, remote, length);
 }
 
+void host_errand(void *ctx, void (*run)(void *), void *argument) {
+    self(ctx).engine->errands.run(run, argument);
+}
+
 void host_work_ready(void *ctx, uint32_t count) {
     self(ctx).engine->crew.ready(count);
 }
@@ -96,6 +101,7 @@ void fill_host(Transport &transport, const tent_plugin *inner) {
     host.rail_state = host_rail_state;
     host.work_ready = host_work_ready;
     host.grant_access = host_grant_access;
+    host.errand = host_errand;
 }
 
 int32_t load_table(const Engine &engine, const std::string &name, const tent_plugin **table,
@@ -138,10 +144,12 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     if (status != TENT_OK) return status;
     transport->memory = plugin_memory(*transport->table);
     transport->works = TENT_OFFERS(transport->table, work);
+    transport->registers_aside = plugin_flags(*transport->table) & TENT_PLUGIN_REGISTERS_ASIDE;
     const tent_plugin *inner = nullptr;
     if (const PlanDecoration *decoration = plan_decoration(plan, name)) {
         inner = transport->table;
         transport->decorated = true;
+        transport->registers_aside = false;
         status = load_table(engine, decoration->plugin, &transport->table, &transport->library);
         if (status != TENT_OK) return status;
     }
@@ -154,6 +162,7 @@ int32_t open_transport(Engine &engine, const Plan &plan, const std::string &name
     about.endpoints_max = ENDPOINTS_MAX;
     about.slices_max = engine.limits.slices + CANARIES_MAX;
     about.helpers = transport->works ? engine.crew.count() : 0;
+    transport->failure.clear();
     status = transport->table->open(&transport->host, &about, &transport->instance);
     if (status != TENT_OK)
         return fail(status, "transport %s does not open: %s", name.c_str(),
@@ -229,6 +238,7 @@ struct Preparation {
     ~Preparation() {
         for (auto &rail : rails)
             rail->transport->table->rail_close(rail->transport->instance, rail->handle);
+        if (!transports.empty()) engine.errands.drain();
         for (auto &transport : transports) {
             regions_part(engine, *transport);
             transport->table->close(transport->instance);

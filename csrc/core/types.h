@@ -65,8 +65,13 @@ struct Request {
     bool queued;  // stands in its flow's queue
     bool forced;  // the endpoints with its slices were closed for its deadline
     bool yields;  // has no path: queued as if it had no deadline, see flow_rotate
+    uint8_t unreaching_count;
     std::atomic<int32_t> status;
+    uint64_t pathless_since_ns;  // of all but those below none is ready; 0: one is
+    // Slots of endpoints that do not reach its memory: they are well, and not for it.
+    uint16_t unreaching[UNREACHING_MAX];
 };
+static_assert(UNREACHING_MAX <= UINT8_MAX);
 
 struct Slice {
     uint32_t request;   // NIL: disowned, see spray_disown
@@ -143,10 +148,13 @@ struct Transport {
     bool decorated = false;  // table and library are the decorator's
     uint32_t memory = 0;     // TENT_MEMORY_*, of what is decorated
     bool works = false;      // helpers may call its work(), or that of what is decorated
+    // Regions are registered beside the driver. Not through a decorator: it counts operations.
+    bool registers_aside = false;
     const tent_plugin *table = nullptr;
     void *instance = nullptr;
     tent_host host{};
-    std::string failure;  // what the plugin said last through host->fail
+    // What a plugin said last through host->fail, in the function that this thread is or was in.
+    static inline thread_local std::string failure;
     int event_fd = -1;
     std::string options_key;  // to notice that a new plan changes its options
 };

@@ -9,6 +9,7 @@
 #include "core/endpoints.h"
 #include "core/memory.h"
 #include "core/reports.h"
+#include "core/routes.h"
 #include "core/spray.h"
 
 namespace tent {
@@ -89,7 +90,7 @@ bool has_other(const Endpoint &endpoint, const Request &request) {
     for (const BoundRung &rung : request.route->rungs)
         for (const Endpoint *other : rung.endpoints)
             if (other != &endpoint && other->path.ready && !other->late &&
-                other->refusing_since_ns == 0)
+                other->refusing_since_ns == 0 && !request_bars(request, *other))
                 return true;
     return false;
 }
@@ -290,6 +291,8 @@ void watch_canary(Engine &engine, uint32_t slot, int32_t status) {
     if (status == TENT_OK) {
         endpoint.segment->peer->alive_ns = engine.now_ns;
         watch_act(engine, endpoint, endpoint.health.on_canary(), "its canary has come back");
+    } else if (status == TENT_E_NO_PATH) {  // it reaches other memory, but not that of canaries
+        watch_act(engine, endpoint, endpoint.health.on_canary(), "it is connected");
     } else {
         endpoints_fail(engine, endpoint, status, "its canary failed");
     }

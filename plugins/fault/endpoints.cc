@@ -147,4 +147,20 @@ void endpoint_about(void *opaque, void *handle, void *remote_region, char *text,
         text[0] = '\0';
 }
 
+void region_about(void *opaque, void *region, char *text, uint32_t size) {
+    const Instance &instance = instance_of(opaque);
+    if (TENT_FAULT_OFFERS(instance, region_about))
+        instance.inner->region_about(instance.inner_instance, region, text, size);
+    else if (size > 0)
+        text[0] = '\0';
+}
+
+int32_t endpoint_settle(void *opaque, void *handle, uint64_t *mark) {
+    const Instance &instance = instance_of(opaque);
+    const auto &endpoint = *static_cast<Endpoint *>(handle);
+    if (!TENT_FAULT_OFFERS(instance, endpoint_settle)) return TENT_OK;
+    if (endpoint.inner == nullptr) return TENT_E_TRANSPORT;
+    return instance.inner->endpoint_settle(instance.inner_instance, endpoint.inner, mark);
+}
+
 }  // namespace tent::fault

@@ -292,6 +292,8 @@ tent_plugin table_make() {
         .work = work,
         .endpoint_region = endpoint_region,
         .endpoint_about = endpoint_about,
+        .region_about = region_about,
+        .endpoint_settle = endpoint_settle,
     };
 }
 

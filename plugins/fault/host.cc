@@ -70,6 +70,10 @@ void host_wrap(Instance &instance) {
         table.grant_access = [](void *ctx, uint64_t grant, uint64_t remote, uint64_t length) {
             return core(ctx).grant_access(core(ctx).ctx, grant, remote, length);
         };
+    if (table.errand != nullptr)
+        table.errand = [](void *ctx, void (*run)(void *), void *argument) {
+            core(ctx).errand(core(ctx).ctx, run, argument);
+        };
     if (table.work_ready != nullptr)
         table.work_ready = [](void *ctx, uint32_t count) {
             core(ctx).work_ready(core(ctx).ctx, count);

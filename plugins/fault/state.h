@@ -208,6 +208,8 @@ int32_t endpoint_retire(void *opaque, void *handle);
 uint64_t endpoint_progress(void *opaque, void *handle);
 void endpoint_region(void *opaque, void *handle, void *remote_region);
 void endpoint_about(void *opaque, void *handle, void *remote_region, char *text, uint32_t size);
+void region_about(void *opaque, void *region, char *text, uint32_t size);
+int32_t endpoint_settle(void *opaque, void *handle, uint64_t *mark);
 // post.cc
 uint32_t post(void *opaque, void *handle, const tent_slice *slices, uint32_t count);
 // streams.cc

@@ -117,7 +117,7 @@ const RemoteRegion *region_of(const tent_slice &slice) {
 uint32_t slice_method(const Endpoint &endpoint, const tent_slice &slice, int32_t *status) {
     const RemoteRegion *region = region_of(slice);
     const uint32_t method = method_of(endpoint, region);
-    *status = stale(endpoint, region) ? TENT_E_STALE : method == 0 ? TENT_E_TRANSPORT : TENT_OK;
+    *status = stale(endpoint, region) ? TENT_E_STALE : method == 0 ? TENT_E_NO_PATH : TENT_OK;
     return *status == TENT_OK ? method : 0;
 }
 
@@ -132,7 +132,7 @@ uint32_t post(void *opaque, void *handle, const tent_slice *slices, uint32_t cou
         const uint32_t method = slice_method(endpoint, first, &status);
         uint32_t went = 1, run = 1;
         if (method == 0) {
-            if (status == TENT_E_TRANSPORT) say_unreachable(endpoint, first.remote_region);
+            if (status == TENT_E_NO_PATH) say_unreachable(endpoint, first.remote_region);
             jobs_result(instance, endpoint, first.id, status);
         } else {
             // A run that goes one way is posted as one.

@@ -187,6 +187,13 @@ class Region:
         """True once released."""
         return self._released
 
+    @property
+    def about(self) -> str:
+        """How the transports have registered it: a line for each rail that pins memory, as
+        "rdma: rail 0 mlx5_0: ...", with the reason and the remedy where it could not be; ""
+        where none does."""
+        return self.engine.native.region_about(self.handle)
+
     def __len__(self) -> int:
         return self.length
 

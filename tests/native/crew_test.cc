@@ -1,4 +1,5 @@
-// core/crew: helper threads that sleep, wake and stop (run it under TSan as well).
+// core/crew: helper threads that sleep, wake and stop; core/errands: threads for what blocks (run
+// it under TSan as well).
 //
 // No test measures time: threads wait for what others have done.
 #include "core/crew.h"
@@ -10,6 +11,7 @@
 #include <memory>
 
 #include "check.h"
+#include "core/errands.h"
 
 using namespace tent;
 
@@ -115,4 +117,78 @@ TEST(a_crew_of_none_says_so) {
     crew.ready(1);
     crew.stop();
     CHECK_EQ(counting.done.load(), 0u);
+}
+
+// ---- errands -----------------------------------------------------------------------------------
+
+namespace {
+
+// An errand that stays until it is let go.
+struct Held {
+    std::atomic<uint32_t> begun{0}, ended{0};
+    std::atomic<bool> go{false};
+};
+
+void held(void *opaque) {
+    auto &errand = *static_cast<Held *>(opaque);
+    errand.begun.fetch_add(1);
+    while (!errand.go.load())
+        sched_yield();
+    errand.ended.fetch_add(1);
+}
+
+}  // namespace
+
+TEST(errands_that_block_do_not_hold_up_others) {
+    Errands errands;
+    Held first, second;
+    errands.run(held, &first);
+    errands.run(held, &second);
+    while (first.begun.load() == 0 || second.begun.load() == 0)
+        sched_yield();
+    CHECK_EQ(first.ended.load(), 0u);
+    second.go = true;
+    while (second.ended.load() == 0)
+        sched_yield();
+    first.go = true;
+    errands.drain();
+    CHECK_EQ(first.ended.load(), 1u);
+}
+
+TEST(more_errands_than_threads_are_all_done_before_drain_returns) {
+    Errands errands;
+    Held errand;
+    for (uint32_t i = 0; i < 5 * ERRANDS_MAX; i++)
+        errands.run(held, &errand);
+    while (errand.begun.load() < ERRANDS_MAX)
+        sched_yield();
+    CHECK_EQ(errand.begun.load(), ERRANDS_MAX);
+    errand.go = true;
+    errands.drain();
+    CHECK_EQ(errand.ended.load(), 5 * ERRANDS_MAX);
+}
+
+TEST(an_errand_may_give_another) {
+    struct Chain {
+        Errands errands;
+        std::atomic<uint32_t> done{0};
+    } chain;
+    chain.errands.run(
+        [](void *opaque) {
+            auto &c = *static_cast<Chain *>(opaque);
+            c.errands.run([](void *inner) { static_cast<Chain *>(inner)->done.fetch_add(1); }, &c);
+            c.done.fetch_add(1);
+        },
+        &chain);
+    chain.errands.drain();
+    CHECK_EQ(chain.done.load(), 2u);
+}
+
+TEST(without_threads_an_errand_runs_at_once) {
+    Errands errands;
+    errands.init(false);
+    Held errand;
+    errand.go = true;
+    errands.run(held, &errand);
+    CHECK_EQ(errand.ended.load(), 1u);
 }

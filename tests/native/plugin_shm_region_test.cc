@@ -332,7 +332,7 @@ TEST(a_table_that_is_full_leaves_the_region_to_others) {
     if (!CHECK_EQ(pair.join(), TENT_OK)) return;
     char byte = 'x';
     CHECK(!pair.move(TENT_OP_WRITE, &byte, told.remote, at(memory.data()), 1));
-    CHECK_EQ(pair.initiator.statuses.back(), TENT_E_TRANSPORT);
+    CHECK_EQ(pair.initiator.statuses.back(), TENT_E_NO_PATH);
     CHECK_EQ(pair.initiator.host.logged.size(), size_t{1});
     CHECK(says(pair.initiator.host.logged[0], "unreachable"));
 }

@@ -98,7 +98,7 @@ TEST(with_mapping_alone_other_memory_is_unreachable_and_mapped_memory_is_not) {
              "shm.attach=no; ring: shm.ring=no");
     char byte = 'x';
     CHECK(!pair.move(TENT_OP_WRITE, &byte, other, at(heap.data()), 1));
-    CHECK_EQ(pair.initiator.statuses.back(), TENT_E_TRANSPORT);
+    CHECK_EQ(pair.initiator.statuses.back(), TENT_E_NO_PATH);
     CHECK(!pair.move(TENT_OP_WRITE, &byte, other, at(heap.data()), 1));
     CHECK_EQ(pair.initiator.host.logged.size(), size_t{1});  // once
     CHECK(pair.move(TENT_OP_WRITE, &byte, mapped, at(memory.data), 1));

@@ -7,9 +7,11 @@
  *
  * Rules
  *   - Threads: the core calls one instance from one thread at a time (not always the same thread).
- *     The one exception is work(), for transports whose bytes are moved by the processor. A plugin
- *     creates no threads. All host functions may be called only from inside a plugin function,
- *     and but for crc32c none from work().
+ *     The exceptions: work(), for transports whose bytes are moved by the processor, and the
+ *     registration of regions where the flags say so. A plugin creates no threads; what may block
+ *     it gives to host->errand. All host functions may be called only from inside a plugin
+ *     function; but for crc32c none from work(), but for crc32c and errand none from an errand, and
+ *     from region_register that is called aside only now_ns, log, fail, errand and crc32c.
  *   - Nothing blocks. Set-up of connections is asynchronous: it makes progress in poll() and
  *     reports through host->endpoint_state. post() and poll() allocate nothing and take no lock.
  *   - Status values are tent.h's. A failing function may leave one sentence with host->fail.
@@ -122,7 +124,10 @@ typedef struct tent_slice {
 
 typedef struct tent_slice_result {
     uint64_t id;
-    int32_t status; /* TENT_OK: a write is in the target's memory, a read is in ours */
+    /* TENT_OK: a write is in the target's memory, a read is in ours. TENT_E_NO_PATH: nothing was
+     * posted, for this endpoint does not reach one of the two regions (which is registered on other
+     * rails only, say): another endpoint is to take it, and this one is well. */
+    int32_t status;
     uint32_t reserved;
 } tent_slice_result;
 
@@ -173,6 +178,13 @@ typedef struct tent_host {
      * nothing, or it has ended. For handing out a way to the memory itself: unlike grant_check it
      * is no access, so that a no is neither counted nor reported. */
     uint32_t (*grant_access)(void *ctx, uint64_t grant, uint64_t remote, uint64_t length);
+    /* Has run(argument) called once, soon, by a thread of the engine's apart from those that
+     * drive: for what blocks (the kernel resolving a peer's address, pages being pinned). Several
+     * run at a time, in any order; run tells the plugin by means of the plugin's own when it is
+     * done, and calls no more of the host. Where no thread can be had, and in an engine that is
+     * stepped by hand, it runs before this returns. Any thread that is inside a plugin function
+     * may call it. The core waits for the end of all errands before it calls close. */
+    void (*errand)(void *ctx, void (*run)(void *argument), void *argument);
 } tent_host;
 
 typedef struct tent_plugin_options {
@@ -217,7 +229,11 @@ typedef struct tent_plugin {
      * not block for long. */
     uint32_t (*rails)(tent_rail_info *infos, uint32_t stride, char (*devices)[32], uint32_t room);
 
-    /* Memory. Optional (NULL: the transport needs no registration). region_release returns
+    /* Memory. Optional (NULL: the transport needs no registration). region_register may take long
+     * where pages are pinned: with TENT_PLUGIN_REGISTERS_ASIDE it is called by any thread, several
+     * at a time, while other functions of the instance run; region_release never is. Memory that
+     * only some rails can reach is no error: slices on it go over those, and region_about says why
+     * not over the others. region_release returns
      * TENT_IN_PROGRESS until no remote operation touches it any more (call again after poll); the
      * core refuses new accesses from before the first call. A plugin that writes to memory itself
      * (tcp) implements region_release at least. */
@@ -323,6 +339,16 @@ typedef struct tent_plugin {
      */
     void (*endpoint_about)(void *instance, void *endpoint, void *remote_region, char *text,
                            uint32_t size);
+    /* Optional, for those who look: how a region of ours is registered, one line for each rail with
+     * the reason and the remedy where it is not; NUL-terminated, at most `size` bytes. */
+    void (*region_about)(void *instance, void *region, char *text, uint32_t size);
+    /* Optional, initiator: a result of TENT_OK says that a write was acknowledged, but another path
+     * (a notice) could overtake its last bytes on their way into the target's memory. Asked before
+     * a notice goes out, again and again until it says TENT_OK: all writes whose results poll had
+     * returned before the first call are visible to the target's processors. IN_PROGRESS: not yet;
+     * another status: it cannot be told on this endpoint any more (it has failed; its fence says
+     * it). *mark is 0 in the first call and belongs to the plugin after that. */
+    int32_t (*endpoint_settle)(void *instance, void *endpoint, uint64_t *mark);
 } tent_plugin;
 
 /* The one exported symbol. abi is the core's TENT_PLUGIN_ABI; a plugin that cannot serve it

@@ -192,9 +192,17 @@ typedef struct tent_region_options {
 /* Registers [address, address+length) so that it can be a local side of requests and, by access,
  * a remote side for peers. The memory must stay mapped until released. Regions may overlap one
  * another. options NULL: READ|WRITE. Peers that hold a grant over all regions learn of it at
- * once. Errors: INVALID (NULL, 0, wraps around), AGAIN (too many). */
+ * once. Blocks while pages are pinned (rdma), others drive meanwhile. A transport may serve the
+ * region on some of its rails only, see tent_region_about. Errors: INVALID (NULL, 0, wraps around),
+ * AGAIN (too many), and what a transport in strict mode cannot register. */
 TENT_API int32_t tent_region_register(tent_engine *engine, void *address, uint64_t length,
                                       const tent_region_options *options, uint64_t *region);
+/* Writes how the transports have registered it, NUL-terminated: a line for each rail that pins
+ * memory, "rdma: rail 0 mlx5_0: ..." with the reason and the remedy where it could not. *size in:
+ * room; out: bytes needed. Blocks briefly. Errors: NOT_FOUND, AGAIN (buffer too small, text NULL),
+ * INVALID. */
+TENT_API int32_t tent_region_about(tent_engine *engine, uint64_t region, char *text,
+                                   uint64_t *size);
 /* Releases a region: new remote accesses are refused, running ones end, then it returns;
  * afterwards no byte of it is touched. Errors: NOT_FOUND, BUSY (own requests use it; manual mode:
  * running accesses have not ended, step the engine and call again), UNFENCED_LOCAL (a transport
@@ -663,6 +671,8 @@ TENT_API int32_t tent_explain(tent_engine *engine, const tent_explain_query *que
 
 #define TENT_PLUGIN_DECORATES 1 /* it wraps another transport and has no rails of its own */
 #define TENT_PLUGIN_TEST 2      /* for tests: never to be taken unasked */
+/* its regions are registered by the thread that asks, beside the thread that drives */
+#define TENT_PLUGIN_REGISTERS_ASIDE 4
 
 /* A plugin that was found, or a folder that cannot be searched. Texts that are too long are cut. */
 typedef struct tent_transport_info {
