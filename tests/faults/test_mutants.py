@@ -1,7 +1,7 @@
 """The chaos harness catches every planted mutant: a protection taken out is a promise broken.
 
-Builds libtent once more with TENT_MUTANTS (csrc/base/mutant.h), and runs the installed package on
-it.
+Runs the installed package on the native tests' libtent, where they are planted
+(csrc/base/mutant.h).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import ROOT, Package, build_mutants
+from support import ROOT, NativeBuild, Package
 
 SEEDS_MAX = 1000
 ELSEWHERE = sysconfig.get_path("platlib")  # "-m" would find the source tree first
@@ -66,9 +66,9 @@ def chaos(library: Path, mutant: str, seeds: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def library() -> Path:
+def library(native_build: NativeBuild) -> Path:
     """libtent with mutants."""
-    return build_mutants("tent") / "lib" / "libtent.so"
+    return native_build.library()
 
 
 @pytest.fixture(scope="module")

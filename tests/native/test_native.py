@@ -2,8 +2,7 @@
 
 A program says what it checked by its exit status and prints its failures; with
 TENT_TEST_SANITIZE=address or thread it runs under that sanitizer (`make sanitize`). The sweep of
-shm runs there and with TENT_TEST_LONG=1 alone: it goes by the machine's own time, and on a busy one
-an engine without a second transport may well give up.
+shm, half a minute of processor time, runs there and with `make test-long`.
 """
 
 from __future__ import annotations
