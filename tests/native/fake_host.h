@@ -18,7 +18,9 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace fake {
@@ -71,14 +73,51 @@ inline uint64_t real_now_ns() {
     return static_cast<uint64_t>(time.tv_sec) * 1000000000u + static_cast<uint64_t>(time.tv_nsec);
 }
 
+struct Message {
+    uint64_t endpoint;
+    std::vector<char> bytes;
+};
+
+// What may block, in threads of its own or at once.
+struct Errands {
+    bool threaded = false;
+    std::mutex mutex;
+    std::vector<std::thread> threads;
+
+    ~Errands() { join(); }
+    void run(void (*what)(void *), void *argument) {
+        if (!threaded) return what(argument);
+        const std::lock_guard hold(mutex);
+        threads.emplace_back(what, argument);
+    }
+    // The core does so before it closes an instance.
+    void join() {
+        for (;;) {
+            std::vector<std::thread> ending;
+            {
+                const std::lock_guard hold(mutex);
+                ending.swap(threads);
+            }
+            if (ending.empty()) return;
+            for (std::thread &thread : ending)
+                thread.join();
+        }
+    }
+};
+
 // The host table with everything it was told.
 struct Host {
     tent_host table{};
     uint64_t now_ns = 0;  // 0: the real clock
+    static inline uint64_t hosts = 0;
+    uint64_t random = ++hosts << 32;
     std::string failure;
     std::vector<std::string> logged;
     std::vector<News> news;
     std::vector<RailNews> rail_news;
+    std::vector<Message> messages;  // for the other side; who joins both brings them there
+    int32_t message_status = TENT_OK;
+    Errands errands;
     std::vector<Grant> grants;  // the first that contains the range answers; none: RANGE
     uint64_t checks = 0;
     uint64_t served_write = 0;
@@ -93,7 +132,12 @@ struct Host {
         table.now_ns = [](void *ctx) {
             return self(ctx).now_ns != 0 ? self(ctx).now_ns : real_now_ns();
         };
-        table.random_u64 = [](void *) { return uint64_t{4}; };
+        table.random_u64 = [](void *ctx) {  // splitmix64; no two hosts draw the same
+            uint64_t z = self(ctx).random += 0x9e3779b97f4a7c15u;
+            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+            z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+            return z ^ (z >> 31);
+        };
         table.log = [](void *ctx, int32_t, const char *text) { self(ctx).logged.push_back(text); };
         table.fail = [](void *ctx, const char *sentence) { self(ctx).failure = sentence; };
         table.grant_check = check;
@@ -118,7 +162,15 @@ struct Host {
         table.rail_state = [](void *ctx, uint32_t rail, int32_t status, const char *text) {
             self(ctx).rail_news.push_back({rail, status, text != nullptr ? text : ""});
         };
-        table.control_send = [](void *, uint64_t, const void *, uint32_t) { return TENT_OK; };
+        table.control_send = [](void *ctx, uint64_t endpoint, const void *bytes, uint32_t size) {
+            if (self(ctx).message_status != TENT_OK) return self(ctx).message_status;
+            const auto *begin = static_cast<const char *>(bytes);
+            self(ctx).messages.push_back({endpoint, {begin, begin + size}});
+            return TENT_OK;
+        };
+        table.errand = [](void *ctx, void (*run)(void *), void *argument) {
+            self(ctx).errands.run(run, argument);
+        };
         table.grant_access = access;
     }
     Host(const Host &) = delete;
@@ -193,6 +245,7 @@ struct Side {
         status = plugin->rail_open(instance, &params, &rail, &info);
     }
     ~Side() {
+        host.errands.join();
         if (rail != nullptr) plugin->rail_close(instance, rail);
         if (instance != nullptr) plugin->close(instance);
     }
