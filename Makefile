@@ -2,10 +2,13 @@
 #
 #   make demo      a short tour: two engines, a failing rail, what TENT does about it
 #   make test      the whole test suite against the built package
+#   make test-long the same with the tests that take too long for every change
+#   make test-rdma the rdma transport in a machine of its own with software RoCE; SKIPPED where it cannot be had
 #   make lint      ruff, mypy, clang-format, clang-tidy
 #   make sanitize  native tests under address and undefined-behaviour, then thread sanitizer
 #   make chaos     100,000 drawn worlds and faults on the simulated fabric, every promise checked
 #   make bench     the benchmarks
+#   make bench-rdma  those of rdma, on a machine with devices or in the rig
 #   make build     the package in .venv; `make clean` removes everything made here
 #
 # The package is installed, not linked, into .venv: tests see what a user gets. A changed source is installed anew.
@@ -25,7 +28,7 @@ cpp := $(filter csrc/% plugins/%,$(filter %.cc %.c,$(c_sources)))
 # A hung test is ended by pytest-timeout; this ends a hung pytest.
 limit := timeout --kill-after=10 1200
 
-.PHONY: build demo test chaos lint format sanitize bench clean
+.PHONY: build demo test test-long test-rdma chaos lint format sanitize bench bench-rdma clean
 build: .venv/package.stamp
 	@:
 
@@ -46,6 +49,14 @@ demo: build
 
 test: build
 	@CMAKE_BUILD_PARALLEL_LEVEL=$(jobs) $(limit) $(bin)/pytest tests $(PYTEST_ARGS)
+
+# Fetches QEMU, a kernel and rdma-core as packages of the distribution, as root, when they are missing (tests/rdma/rig).
+# The guest is ended after 15 minutes at the latest.
+test-rdma: build
+	@$(bin)/python tests/rdma/rig test $(PYTEST_ARGS)
+
+test-long: export TENT_TEST_LONG := 1
+test-long: test
 
 chaos: build
 	@$(bin)/tent chaos --sim --seeds 100000 --jobs $(jobs) $(CHAOS_ARGS)
@@ -77,6 +88,9 @@ sanitize: build
 
 bench: build
 	@$(bin)/python bench $(BENCH_ARGS)
+
+bench-rdma: build
+	@$(bin)/python bench --transport rdma $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -183,9 +183,17 @@ class TransportConformance(MemoryConformance):
         assert np.array_equal(pair.local_bytes[5000:6000], pair.local_bytes[:1000])
 
     def test_integrity_checked_transfers_keep_every_byte(self, pair: Pair) -> None:
-        if not self.quirks.integrity:
-            pytest.skip("this transport offers no checksums")
         pair.local_bytes[:] = pattern(ROOM, seed=9)
+        if not self.quirks.integrity:
+            # Refused rather than done without.
+            with pytest.raises(TransportFailed):
+                pair.initiator.write(
+                    pair.segment, local=pair.local, remote="target", integrity=True
+                )
+            assert not pair.remote_bytes.any()
+            pair.initiator.write(pair.segment, local=pair.local, remote="target")
+            assert np.array_equal(pair.local_bytes, pair.remote_bytes)
+            return
         pair.initiator.write(pair.segment, local=pair.local, remote="target", integrity=True)
         assert np.array_equal(pair.local_bytes, pair.remote_bytes)
         pair.local_bytes[:] = 0
@@ -476,7 +484,8 @@ class TransportConformance(MemoryConformance):
         descriptor, address = pair.target.export(), pair.target.address
         pair.initiator.write(pair.segment, local=pair.local[:10], remote="target")
         pair.target.close()
-        with Engine(plan=self.quirks.plan, key=KEY, listen=address, name="again") as again:
+        plan = self.quirks.target_plan or self.quirks.plan
+        with Engine(plan=plan, key=KEY, listen=address, name="again") as again:
             again.register(pair.remote_bytes, label="target")
             pair.remote_bytes[:] = 0
             pair.local_bytes[:] = 1

@@ -56,14 +56,18 @@ def engine_pair(
     *,
     plan: str,
     length: int,
+    target_plan: str = "",
     access: str = "rw",
     private: bool = False,
     target_options: dict[str, Any] | None = None,
     initiator_options: dict[str, Any] | None = None,
 ) -> Iterator[Pair]:
-    """Opens both engines with the same plan, `length` bytes of zeros on each side (memory_of)."""
+    """Opens both engines, the target with its own plan if it has one, `length` bytes of zeros on
+    each side (memory_of)."""
     with (
-        Engine(plan=plan, key=KEY, name="target", **(target_options or {})) as target,
+        Engine(
+            plan=target_plan or plan, key=KEY, name="target", **(target_options or {})
+        ) as target,
         Engine(plan=plan, key=KEY, name="initiator", **(initiator_options or {})) as initiator,
     ):
         remote_bytes = memory_of(target, length, private=private)

@@ -25,7 +25,8 @@ class Quirks:
     """What a transport's tests need to know about it.
 
     plan: the transport at full speed, all its rails in one tier. slow_plan: the same so slow that
-    8 MiB take a second or more, so that a test can act in mid-transfer. integrity: it can check
+    8 MiB take a second or more, so that a test can act in mid-transfer. target_plan: the target's,
+    where the two sides have other rails; "": the initiator's own. integrity: it can check
     CRC32C. enforces_grants: the target itself checks each access (else the initiator's own check
     is all there is, and the tests of revoked and expired grants are skipped, with this as the
     reason). private: memory is the application's own on both sides, not engine.alloc's, for
@@ -38,6 +39,7 @@ class Quirks:
     integrity: bool = True
     enforces_grants: bool = True
     private: bool = False
+    target_plan: str = ""
 
 
 class Engines:
@@ -46,9 +48,10 @@ class Engines:
     quirks: ClassVar[Quirks]
 
     def engines(self, length: int, *, plan: str = "", access: str = "rw") -> _Opened:
-        """Both engines with that plan ("": the quirks' own)."""
+        """Both engines with that plan ("": the quirks' own), the target with its own if it has."""
         return engine_pair(
             plan=plan or self.quirks.plan,
+            target_plan=self.quirks.target_plan,
             length=length,
             access=access,
             private=self.quirks.private,
