@@ -148,6 +148,8 @@ class RdmaDevice:
     board: str | None = None
     virtual: bool = False
     """Software RoCE, or without a PCI device for another reason."""
+    iwarp: bool = False
+    """It speaks iWARP, RDMA over TCP, whose connections are made through rdma_cm alone."""
     ports: tuple[RdmaPort, ...] = ()
 
 

@@ -15,7 +15,7 @@ from tent._rows import Values
 from tent.errors import PluginError
 from tent.topology.model import Remark
 from tent.transports.entry_points import Found, find_entry_points
-from tent.transports.known import known_transports, rank
+from tent.transports.known import known_transports, rank, without_plugin
 from tent.transports.model import Catalog, Memory, Option, OptionKind, RailOffer, Transport
 
 PATH_VARIABLE = "TENT_PLUGIN_PATH"
@@ -53,7 +53,7 @@ def load_catalog(
             name=known.name,
             summary=known.summary,
             available=False,
-            reason=f"{_missing(path, known.name)}; it needs {known.needs}",
+            reason=without_plugin(known, _missing(path, known.name)),
             memory=known.memory,
         )
     ordered = sorted(found.values(), key=lambda t: rank(t.name, auto=t.auto and not t.decorates))

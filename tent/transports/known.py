@@ -20,6 +20,8 @@ class Known:
     summary: str
     needs: str
     """What a machine must have for it, for the sentence that says why it is not available."""
+    absent: str = ""
+    """How an installation comes to lack its plugin, and what mends that."""
 
 
 _HOST_AND_CUDA = Memory.HOST | Memory.CUDA
@@ -41,6 +43,8 @@ _KNOWN = (
         memory=_HOST_AND_CUDA,
         summary="RDMA over InfiniBand and RoCE",
         needs="RDMA adapters, /dev/infiniband and libibverbs.so.1",
+        absent="TENT was built without the headers of libibverbs: apt-get install libibverbs-dev "
+        "(Debian, Ubuntu) or dnf install rdma-core-devel (Fedora, RHEL), then install TENT again",
     ),
     Known(
         name="tcp",
@@ -60,6 +64,12 @@ _KNOWN = (
 def known_transports() -> tuple[Known, ...]:
     """In the order in which `auto` prefers them."""
     return _KNOWN
+
+
+def without_plugin(known: Known, missing: str) -> str:
+    """Why it is not available. missing: where its plugin was looked for."""
+    words = (missing, known.absent, f"it needs {known.needs}")
+    return "; ".join(word for word in words if word)
 
 
 def rank(name: str, *, auto: bool = True) -> tuple[int, int, str]:

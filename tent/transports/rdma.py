@@ -20,6 +20,10 @@ _NO_RC = (
     "an Elastic Fabric Adapter, which has no reliable connections (RC): taken only where a policy "
     "names it"
 )
+_IWARP = (
+    "it speaks iWARP, whose connections are made through rdma_cm alone: this transport does not, "
+    "tcp goes over its network device"
+)
 _NO_GID = 4
 """The rank of what nobody can speak from."""
 
@@ -39,7 +43,9 @@ def rdma_offers(topology: Topology) -> tuple[RailOffer, ...]:
             numa = nodes.get(device.pci)
         for port in sorted(device.ports, key=lambda port: port.number):
             offer = _offer(device, port, plan_numa(numa))
-            if offer.usable and device.pci in efas:
+            if device.iwarp:
+                offer = replace(offer, usable=False, why=_IWARP)
+            elif offer.usable and device.pci in efas:
                 offer = replace(offer, usable=False, by_name=True, why=_NO_RC)
             found.append(checked(offer))
     return tuple(found)

@@ -121,6 +121,16 @@ def dual_port() -> Topology:
     return replace(HGX, pci=(*HGX.pci, second), rdma=(*HGX.rdma, other))
 
 
+def soft(**facts: object) -> Topology:
+    """A laptop with soft RoCE over its card."""
+    found = {
+        "state": "ACTIVE", "link_layer": "Ethernet", "gids": (gid(1, V4),), "netdev": "enp1s0",
+        **facts,
+    }  # fmt: skip
+    port = RdmaPort(1, **found)  # type: ignore[arg-type]
+    return replace(laptop(), rdma=(RdmaDevice("rxe0", virtual=True, ports=(port,)),))
+
+
 SETTLED = {
     f"{name}/{setting}": value
     for name in ("eth0", "eth1")
@@ -233,6 +243,46 @@ FIRES: dict[str, tuple[Topology, Surroundings, tuple[str, str, str], str, str]] 
     "device files in docker": (
         DOCKER, around(uverbs=False), ("problem", "rdma", "/dev/infiniband"), "no device files",
         "docker run --device=/dev/infiniband ...",
+    ),
+    "device files, module loaded": (
+        with_limits(HGX, modules=("ib_uverbs", "nvidia_peermem")), around(uverbs=False),
+        ("problem", "rdma", "/dev/infiniband"), "no device files",
+        "udevadm trigger --subsystem-match=infiniband_verbs",
+    ),
+    "device files of others": (
+        HGX, around(uverbs_denied=True), ("problem", "rdma", "/dev/infiniband"),
+        "this user may not",
+        "chmod a+rw /dev/infiniband/uverbs*   # until the next boot",
+    ),
+    "no provider": (
+        soft(), around(verbs_devices=frozenset()), ("problem", "rdma", "rxe0"),
+        "libibverbs does not", "apt-get install ibverbs-providers   # Debian, Ubuntu",
+    ),
+    "netdev in another namespace": (
+        soft(netdev="ra0"), HERE, ("advice", "rdma", "rxe0 (ra0)"), "not in this network namespace",
+        "nsenter -t PID --net   # of a process in the namespace that has them",
+    ),
+    "netdev in another namespace, in docker": (
+        with_limits(soft(netdev="ra0"), container="docker"), HERE,
+        ("advice", "rdma", "rxe0 (ra0)"), "not in this network", "docker run --network=host ...",
+    ),
+    "devices in another namespace": (
+        laptop(), HERE, ("problem", "rdma", "devices"), "no RDMA device can be seen",
+        "rdma system set netns shared   # in the first namespace, before others are made",
+    ),
+    "software device": (
+        soft(), HERE, ("note", "rdma", "rxe0"), "in software",
+        'in the policy: rails: {exclude: ["rdma:rxe0"]}   # where it shall not carry data',
+    ),
+    "link-local GID, and no address": (
+        with_net(soft(gids=(gid(0, LOCAL),)), "enp1s0", addresses=()), HERE,
+        ("advice", "rdma", "rxe0 port 1"), "GIDs only, and enp1s0 has no IP address",
+        "ip address add ADDRESS/PREFIX dev enp1s0",
+    ),
+    "port down behind a pair's other end": (
+        with_net(soft(state="DOWN"), "enp1s0", kind="veth", carrier=False), HERE,
+        ("problem", "rdma", "rxe0 port 1"), "DOWN",
+        "bring up what enp1s0 leads to: it has no carrier",
     ),
     "uverbs module": (
         with_limits(HGX, modules=("nvidia_peermem",)), around(uverbs=None),
@@ -431,6 +481,10 @@ QUIET: dict[str, tuple[Topology, Surroundings]] = {
         with_limits(HGX, memlock_bytes=64 << 10),
         around(capabilities=frozenset({"CAP_IPC_LOCK"})),
     ),
+    "every device has its provider": (
+        HGX,
+        around(verbs_devices=frozenset(rdma.name for rdma in HGX.rdma)),
+    ),
     "limit not known": (with_limits(HGX, memlock_known=False), HERE),
     "attaching is a capability": (
         with_limits(HGX, ptrace_scope=2),
@@ -451,7 +505,12 @@ QUIET: dict[str, tuple[Topology, Surroundings]] = {
             ptrace_scope=0,
             huge_pages=(HugePages(2 << 20, 0, 0),),
         ),
-        around(libibverbs=False, uverbs=False, translated=frozenset({"0000:00:00.0"})),
+        around(
+            libibverbs=False,
+            verbs_devices=frozenset(),
+            uverbs=False,
+            translated=frozenset({"0000:00:00.0"}),
+        ),
     ),
     "modules say peermem": (
         with_limits(gpus(HGX, peer_memory=None), modules=("ib_uverbs", "nvidia_peermem")),
@@ -470,13 +529,21 @@ QUIET: dict[str, tuple[Topology, Surroundings]] = {
         ),
         Surroundings(),
     ),
+    "iWARP beside tcp, and no rdma for it": (
+        replace(
+            HGX,
+            rdma=tuple(replace(rdma, iwarp=rdma.name == "mlx5_8") for rdma in HGX.rdma),
+            nets=tuple(replace(net, rdma=()) if "mlx5_8" in net.rdma else net for net in HGX.nets),
+        ),
+        HERE,
+    ),
     "IPv6 everywhere": (
         replace(
             laptop(),
             limits=HGX.limits,
             nets=(netdev("e0", None, addresses=(Address("2001:db8::1", 64),)),),
         ),
-        HERE,
+        around(uverbs=False),
     ),
     "a tun beside the NICs": (
         replace(HGX, nets=(*HGX.nets, NetDevice("tun0", "tun", up=True, mtu=1400))),
@@ -563,6 +630,17 @@ def test_an_unavailable_transport_is_a_problem_where_its_hardware_is() -> None:
     plain = {f.transport: f.severity for f in found(QUIET["no RDMA, and no limit that it minds"][0],
                                                     catalog=catalog)}  # fmt: skip
     assert plain == {"cuda": "note", "rdma": "note", "sim": "note"}
+
+
+def test_a_build_without_verbs_headers_says_what_to_install() -> None:
+    catalog = Catalog((Transport("rdma", available=False, reason="no plugin"), Transport("tcp")))
+    fixes = [f.fix for f in found(HGX, catalog=catalog) if f.subject == "plugin"]
+    assert len(fixes) == 1
+    assert "apt-get install libibverbs-dev" in fixes[0][0]
+    broken = replace(catalog.transports[0], library="/lib/libtent_plugin_rdma.so")
+    others = [f.fix for f in found(HGX, catalog=Catalog((broken,))) if f.subject == broken.library]
+    assert len(others) == 1
+    assert "libibverbs-dev" not in others[0][0]
 
 
 def test_findings_are_ordered_and_the_same_every_time() -> None:

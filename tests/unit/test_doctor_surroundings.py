@@ -64,6 +64,22 @@ def test_device_files(tmp_path: Path) -> None:
     assert (seen(other).uverbs, seen(other).gpu_files) == (False, False)
 
 
+def test_device_files_that_this_user_may_not_open(tmp_path: Path) -> None:
+    root = tree(tmp_path, dev__infiniband__uverbs0="")
+    assert not seen(root).uverbs_denied
+    (root / "dev/infiniband/uverbs0").chmod(0)
+    # Root may open everything.
+    assert seen(root).uverbs_denied == (os.geteuid() != 0)
+    assert not seen(tmp_path / "nothing").uverbs_denied
+
+
+def test_a_library_of_verbs_that_is_none_knows_no_devices(tmp_path: Path) -> None:
+    (tmp_path / "libx.so").write_text("no library")
+    for name in ("libx.so", "missing.so"):
+        found = seen(tmp_path, TENT_LIBIBVERBS=str(tmp_path / name))
+        assert (found.libibverbs, found.verbs_devices) == (False, None)
+
+
 def test_the_greater_of_all_and_the_device_counts(tmp_path: Path) -> None:
     base = "proc__sys__net__ipv4__conf__"
     root = tree(tmp_path, **{f"{base}all__rp_filter": "1", f"{base}eth0__rp_filter": "0",

@@ -541,3 +541,12 @@ def test_reading_a_record_asks_nobody(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("kind", "iwarp"), [("4: RNIC", True), ("1: CA", False), ("", False)])
+def test_iwarp_is_told_apart_by_the_kind_of_node(kind: str, iwarp: bool) -> None:
+    machine = Machine()
+    machine.rdma("rdmap0")
+    machine.put(f"{SYS}/virtual/infiniband/rdmap0/node_type", kind)
+    (device,) = discover(machine.done().tree()).rdma
+    assert device.iwarp == iwarp

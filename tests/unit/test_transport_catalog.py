@@ -11,6 +11,7 @@ from tent import _abi
 from tent.cli.main import main
 from tent.errors import PluginError
 from tent.transports.catalog import load_catalog, plugin_path_with_entry_points
+from tent.transports.known import known_transports, without_plugin
 from tent.transports.model import Memory, Option, OptionKind
 
 NOBODY: dict[str, str] = {}
@@ -48,12 +49,20 @@ def test_tcp_is_usable_and_says_what_it_is() -> None:
 
 
 def test_a_known_transport_without_a_plugin_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    rdma = load_catalog(str(tmp_path), environment=NOBODY).find("rdma")
-    assert rdma is not None
-    assert not rdma.available and rdma.library == "" and rdma.options == ()
-    assert rdma.memory == Memory.HOST | Memory.CUDA
-    assert str(tmp_path) in rdma.reason and "libtent_plugin_rdma.so" in rdma.reason
-    assert "needs RDMA adapters" in rdma.reason
+    cuda = load_catalog(str(tmp_path), environment=NOBODY).find("cuda")
+    assert cuda is not None
+    assert not cuda.available and cuda.library == "" and cuda.options == ()
+    assert cuda.memory == Memory.HOST | Memory.CUDA
+    assert str(tmp_path) in cuda.reason and "libtent_plugin_cuda.so" in cuda.reason
+    assert "needs NVIDIA GPUs" in cuda.reason
+
+
+def test_an_installation_without_rdma_says_how_to_get_it() -> None:
+    rdma = next(known for known in known_transports() if known.name == "rdma")
+    reason = without_plugin(rdma, "no plugin for transport 'rdma'")
+    assert reason.startswith("no plugin for transport 'rdma'; TENT was built without the headers")
+    assert "apt-get install libibverbs-dev" in reason and "install TENT again" in reason
+    assert reason.endswith("it needs RDMA adapters, /dev/infiniband and libibverbs.so.1")
 
 
 def test_a_torn_plugin_hides_nothing_but_itself(tmp_path: Path) -> None:
@@ -100,8 +109,8 @@ def test_the_command_shows_what_is_usable_and_why_the_rest_is_not(
     out = capsys.readouterr().out
     table, _, lacking = out.partition("not usable here")
     lines = {line.split()[0]: line.split()[1] for line in table.splitlines() if line.strip()}
-    assert lines["tcp"] == "yes" and lines["rdma"] == "no"
-    assert "libtent_plugin_rdma.so" in lacking and "tcp" not in lacking
+    assert lines["tcp"] == "yes" and lines["cuda"] == "no"
+    assert "libtent_plugin_cuda.so" in lacking and "tcp" not in lacking
 
 
 def test_the_command_shows_one_transport_in_full(capsys: pytest.CaptureFixture[str]) -> None:

@@ -464,3 +464,10 @@ def test_the_order_of_devices_in_a_record_does_not_matter(machine: Topology, ord
     again = offers(catalog, Topology(nets=tuple(shuffled)))
     # Two masters of one member contradict each other: which of them is named is not fixed.
     assert [(o.device, o.usable) for o in first] == [(o.device, o.usable) for o in again]
+
+
+def test_iwarp_is_offered_as_what_this_transport_does_not_speak() -> None:
+    port = RdmaPort(1, state="ACTIVE", link_layer="Ethernet", gids=(gid(0, MAPPED, "RoCE v1"),))
+    [offer] = rdma(port, iwarp=True)
+    assert not offer.usable and not offer.by_name
+    assert "iWARP" in offer.why

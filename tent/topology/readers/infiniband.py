@@ -20,6 +20,8 @@ PORTS_MAX = 64
 GIDS_MAX = 1024
 GBPS_MAX = 10_000.0
 MTUS = (256, 512, 1024, 2048, 4096)
+IWARP = "4:"
+"""node_type, "4: RNIC" (RDMA_NODE_RNIC of the kernel's ib_verbs.h)."""
 NO_GID = "0000:0000:0000:0000:0000:0000:0000:0000"
 GID_KINDS = {"RoCE v2": "RoCE v2", "IB/RoCE v1": "RoCE v1"}
 LINK_LAYERS = ("Ethernet", "InfiniBand")
@@ -75,6 +77,7 @@ def _device(
         firmware=firmware,
         board=files.word(f"{folder}/board_id"),
         virtual=virtual,
+        iwarp=(files.word(f"{folder}/node_type") or "").startswith(IWARP),
         ports=tuple(
             _port(files, folder, number, virtual=virtual, told=_table(ports, str(number)))
             for number in numbers

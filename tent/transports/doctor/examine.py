@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tent.topology.distance import natural
 from tent.topology.model import Topology
-from tent.transports.doctor import memory, network, pcie, plugins, process, rdma, shm
+from tent.transports.doctor import memory, network, pcie, plugins, process, rdma, shm, verbs
 from tent.transports.doctor.finding import Case, Check, Finding, Severity
 from tent.transports.doctor.surroundings import Surroundings
 from tent.transports.model import Catalog
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     *process.CHECKS,
     *shm.CHECKS,
     *memory.CHECKS,
+    *verbs.CHECKS,
     *rdma.CHECKS,
     *network.CHECKS,
     *pcie.CHECKS,

@@ -123,9 +123,14 @@ def in_container(case: Case, *, run: str, pod: str) -> tuple[str, ...]:
     return (f"give the container what `docker run {run}` would",) if case.container else ()
 
 
+def on_host(case: Case) -> str:
+    """What a command that a container cannot run is preceded by; "" outside of one."""
+    return "on the host: " if case.container else ""
+
+
 def sysctl(case: Case, *settings: str) -> tuple[str, ...]:
     """Sets kernel parameters now and for later; `settings` as "name=value"."""
-    host = "on the host: " if case.container else ""
+    host = on_host(case)
     words = " ".join(quoted(setting) for setting in settings)
     return (
         f"{host}sysctl -w {words}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tent.transports.doctor.finding import Case, Finding, Severity, in_container, listed
+from tent.transports.known import known_transports
 from tent.transports.model import RailOffer, Transport
 
 
@@ -21,10 +22,15 @@ def unavailable(case: Case) -> Iterator[Finding]:
             transport.library or "plugin",
             transport.reason or "its plugin is not available and gives no reason",
             f"{wanted} cannot be used by it" if wanted else "it is not used",
-            ()
-            if not wanted
-            else ("see the reason; `tent transports` says where plugins are sought",),
+            _mend(transport) if wanted else (),
         )
+
+
+def _mend(transport: Transport) -> tuple[str, ...]:
+    known = next((known for known in known_transports() if known.name == transport.name), None)
+    if known is not None and known.absent and not transport.library:
+        return (known.absent,)
+    return ("see the reason; `tent transports` says where plugins are sought",)
 
 
 def no_rail(case: Case) -> Iterator[Finding]:
@@ -32,7 +38,9 @@ def no_rail(case: Case) -> Iterator[Finding]:
     for transport in case.catalog.transports:
         if not transport.available or transport.decorates or not transport.auto:
             continue
-        if transport.name not in ("tcp", "rdma"):
+        if transport.name != "tcp" and not (
+            transport.name == "rdma" and _hardware(case, transport)
+        ):
             continue
         rails = [rail for rail in case.offers if rail.transport == transport.name]
         wire = [rail for rail in rails if not rail.loopback]
@@ -50,7 +58,7 @@ CHECKS = (unavailable, no_rail)
 def _hardware(case: Case, transport: Transport) -> str:
     """What there is here for a transport; "" if nothing."""
     if transport.name == "rdma":
-        return listed(rdma.name for rdma in case.topology.rdma)
+        return listed(rdma.name for rdma in case.topology.rdma if not rdma.iwarp)
     if transport.name == "cuda":
         return listed(f"cuda:{gpu.index}" for gpu in case.topology.gpus)
     # Others with a plugin were installed to be used; those without one are named for completeness.

@@ -1,17 +1,13 @@
-"""Checks of RDMA: library, device files, drivers, ports, GIDs, MTU, GPU memory."""
+"""Checks of RDMA's ports: their state, GIDs, MTU; and of GPU memory. verbs.py has the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from tent.topology.model import Gid, NetDevice, RdmaDevice, RdmaPort
-from tent.transports.doctor.finding import Case, Finding, in_container, listed, quoted
+from tent.transports.doctor.finding import Case, Finding, listed, on_host, quoted
 from tent.transports.rdma import choose_gid
 
-_DRIVERS = {0x15B3: "mlx5_ib", 0x14E4: "bnxt_re", 0x8086: "irdma", 0x1D0F: "efa", 0x1077: "qedr"}
-"""Vendor -> kernel module that makes RDMA devices of its NICs."""
-_MLX4 = range(0x1000, 0x1010)
-"""Device numbers of ConnectX-2 and -3, which have a driver of their own."""
 ROCE_HEADERS = 96
 """Bytes that the kernel takes off a netdev's MTU: GRH, UDP, BTH, extended headers, ICRC."""
 MTUS = (4096, 2048, 1024, 512, 256)
@@ -19,79 +15,6 @@ NETDEV_MTU = 9000
 _OVER = ("vlan", "macvlan", "vxlan")
 """Devices that share the one below, which keeps addresses of its own."""
 _DMA_BUF_KERNEL = (5, 12)
-
-
-def library(case: Case) -> Iterator[Finding]:
-    """Verbs are called through libibverbs."""
-    if case.surroundings.libibverbs is False and case.topology.rdma:
-        yield Finding(
-            "problem",
-            "rdma",
-            "libibverbs",
-            "libibverbs.so.1 is not installed",
-            f"{_names(case)} cannot be used",
-            (
-                "apt-get install libibverbs1 ibverbs-providers   # Debian, Ubuntu",
-                "dnf install libibverbs   # Fedora, RHEL and their kin",
-            ),
-        )
-
-
-def device_files(case: Case) -> Iterator[Finding]:
-    """Programs reach RDMA devices through /dev/infiniband/uverbs*."""
-    if not case.topology.rdma:
-        return
-    files = case.surroundings.uverbs
-    modules = case.topology.limits.modules
-    if files or (files is None and (not modules or "ib_uverbs" in modules)):
-        return
-    yield Finding(
-        "problem" if files is False else "advice",
-        "rdma",
-        "/dev/infiniband",
-        "there are no device files /dev/infiniband/uverbs*"
-        if files is False
-        else "the kernel module ib_uverbs is not among the loaded ones",
-        ("" if files is False else "unless it is built into the kernel, ")
-        + f"{_names(case)} cannot be opened",
-        in_container(
-            case,
-            run="--device=/dev/infiniband",
-            pod="ask for the RDMA resource of the node's device plugin in resources.limits",
-        )
-        or ("modprobe ib_uverbs",),
-    )
-
-
-def drivers(case: Case) -> Iterator[Finding]:
-    """A card that the PCI tree shows and verbs do not."""
-    cards = {rdma.pci for rdma in case.topology.rdma} | _bonded(case)
-    for device in case.topology.pci:
-        if device.address in cards or device.function_of is not None:
-            continue
-        if device.class_code is None or device.vendor is None:
-            continue
-        infiniband = device.class_code >> 8 == 0x0207
-        mellanox = device.class_code >> 8 == 0x0200 and device.driver == "mlx5_core"
-        module = _DRIVERS.get(device.vendor)
-        if not (infiniband or mellanox) or module is None or device.driver == "vfio-pci":
-            continue
-        if device.vendor == 0x15B3 and device.device in _MLX4:
-            module = "mlx4_ib"
-        yield Finding(
-            "problem" if infiniband else "advice",
-            "rdma",
-            device.address,
-            "this adapter has no RDMA device",
-            "its RDMA is not used",
-            # A container may lack what its host has.
-            in_container(
-                case,
-                run="--network=host --device=/dev/infiniband",
-                pod="ask for the RDMA resource of the node's device plugin in resources.limits",
-            )
-            or (f"modprobe {module}",),
-        )
 
 
 def ports(case: Case) -> Iterator[Finding]:
@@ -151,7 +74,7 @@ def gids(case: Case) -> Iterator[Finding]:
                 "advice",
                 "rdma",
                 word,
-                "the port has link-local GIDs only",
+                "the port has link-local GIDs only" + _bare(case, rdma, port),
                 "peers beyond its own link are not reached",
                 _address_fix(case, rdma, port),
             )
@@ -211,7 +134,7 @@ def peer_memory(case: Case) -> Iterator[Finding]:
         return
     shut = [gpu for gpu in case.topology.gpus if gpu.peer_memory is False]
     unknown = [gpu for gpu in case.topology.gpus if gpu.peer_memory is None]
-    host = _host(case)
+    host = on_host(case)
     kernel = _kernel(case.topology.host.kernel)
     dma_buf = "or, for dma-buf: NVIDIA's open kernel modules, driver 515 or newer"
     if kernel is not None and kernel < _DMA_BUF_KERNEL:
@@ -241,25 +164,11 @@ def peer_memory(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (library, device_files, drivers, ports, gids, mtus, peer_memory)
-
-
-def _names(case: Case) -> str:
-    return listed(rdma.name for rdma in case.topology.rdma)
-
-
-def _host(case: Case) -> str:
-    return "on the host: " if case.container else ""
-
-
-def _bonded(case: Case) -> set[str | None]:
-    """Functions whose port the RDMA device of a bond speaks for (RoCE LAG): theirs is gone."""
-    bonds = [net for net in case.topology.nets if net.kind == "bond" and net.rdma]
-    return {below.pci for bond in bonds for name in bond.lower if (below := case.nets.get(name))}
+CHECKS = (ports, gids, mtus, peer_memory)
 
 
 def _meant(case: Case) -> list[RdmaDevice]:
-    return [rdma for rdma in case.topology.rdma if rdma.name not in case.spare]
+    return [rdma for rdma in case.topology.rdma if rdma.name not in case.spare and not rdma.iwarp]
 
 
 def _roce_ports(case: Case) -> Iterator[tuple[RdmaDevice, RdmaPort, str]]:
@@ -289,19 +198,26 @@ def _ambiguous(word: str, port: RdmaPort, chosen: Gid) -> Finding:
     )
 
 
+def _bare(case: Case, rdma: RdmaDevice, port: RdmaPort) -> str:
+    net = case.net_of(rdma, port)
+    if net is None or net.addresses:
+        return ""
+    return f", and {net.name} has no IP address"
+
+
 def _address_fix(case: Case, rdma: RdmaDevice, port: RdmaPort) -> tuple[str, ...]:
     net = case.net_of(rdma, port)
     # A member's addresses are those of the device that speaks for it (a bond, Hyper-V's pair).
     above = [n for n in case.topology.nets if net and net.name in n.lower and n.kind not in _OVER]
     net = above[0] if above else net
     device = quoted(net.name) if net else "DEVICE"
-    return (f"{_host(case)}ip address add ADDRESS/PREFIX dev {device}",)
+    return (f"{on_host(case)}ip address add ADDRESS/PREFIX dev {device}",)
 
 
 def _mtu_fix(case: Case, net: NetDevice | None) -> tuple[str, ...]:
     device = quoted(net.name) if net else "DEVICE"
     return (
-        f"{_host(case)}ip link set dev {device} mtu {NETDEV_MTU}"
+        f"{on_host(case)}ip link set dev {device} mtu {NETDEV_MTU}"
         "   # every machine and switch between as well",
     )
 
@@ -318,13 +234,15 @@ def _mend_port(case: Case, rdma: RdmaDevice, port: RdmaPort) -> tuple[str, ...]:
         if port.physical_state == "Disabled":
             name = quoted(rdma.name)
             return (
-                f"{_host(case)}ibportstate -C {name} -P {port.number} -D 0 {port.number} enable",
+                f"{on_host(case)}ibportstate -C {name} -P {port.number} -D 0 {port.number} enable",
             )
         return (cable,)
     if net is not None and net.up is False:
-        return (f"{_host(case)}ip link set dev {quoted(net.name)} up",)
+        return (f"{on_host(case)}ip link set dev {quoted(net.name)} up",)
+    if net is not None and net.virtual and net.carrier is False:
+        return (f"{on_host(case)}bring up what {quoted(net.name)} leads to: it has no carrier",)
     if port.physical_state == "Disabled" and net is not None:
-        return (f"{_host(case)}ip link set dev {quoted(net.name)} up", cable)
+        return (f"{on_host(case)}ip link set dev {quoted(net.name)} up", cable)
     return (cable,)
 
 

@@ -21,6 +21,7 @@ from tent.topology.model import Topology
 _CAPABILITIES = {"CAP_IPC_LOCK": 14, "CAP_SYS_PTRACE": 19}
 _FIRST_NAMESPACES = {"ipc": 0xEFFFFFFF, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
 """include/linux/proc_ns.h (PROC_IPC_INIT_INO, ...): the same on every machine."""
+_LIBIBVERBS = "libibverbs.so.1"
 _KEY_BYTES = (16, 4096)
 _NETS_MAX = 256
 """Network devices whose settings are read."""
@@ -36,9 +37,13 @@ class Surroundings:
     """Of CAP_IPC_LOCK and CAP_SYS_PTRACE those held in the first user namespace."""
     uverbs: bool | None = None
     """There are device files of RDMA devices."""
+    uverbs_denied: bool = False
+    """There are some, and this user may use none of them."""
     gpu_files: bool | None = None
     """There are device files of NVIDIA's driver."""
     libibverbs: bool | None = None
+    verbs_devices: frozenset[str] | None = None
+    """RDMA devices that libibverbs has a provider for."""
     pynvml: bool | None = None
     numa_balancing: bool | None = None
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -64,13 +69,16 @@ def look(
 ) -> Surroundings:
     """Reads the surroundings of this process."""
     base = Path(root)
+    libibverbs = variables.get("TENT_LIBIBVERBS") or _LIBIBVERBS
     addresses = {gpu.pci for gpu in topology.gpus} | {rdma.pci for rdma in topology.rdma}
     return Surroundings(
         variables=dict(variables),
         capabilities=_capabilities(base),
         uverbs=_has_files(base / "dev/infiniband", r"uverbs\d+"),
+        uverbs_denied=_denied(base / "dev/infiniband", r"uverbs\d+"),
         gpu_files=_has_files(base / "dev", r"nvidia\d+|dxg"),
-        libibverbs=_loads("libibverbs.so.1"),
+        libibverbs=_loads(libibverbs),
+        verbs_devices=_verbs_devices(libibverbs),
         pynvml=importlib.util.find_spec("pynvml") is not None,
         numa_balancing=_flag(base / "proc/sys/kernel/numa_balancing"),
         sysctls=_net_settings(base, [net.name for net in topology.nets]),
@@ -101,6 +109,32 @@ def _has_files(folder: Path, pattern: str) -> bool:
         return any(re.fullmatch(pattern, entry.name) for entry in folder.iterdir())
     except OSError:
         return False
+
+
+def _denied(folder: Path, pattern: str) -> bool:
+    try:
+        files = [entry for entry in folder.iterdir() if re.fullmatch(pattern, entry.name)]
+    except OSError:
+        return False
+    return bool(files) and not any(os.access(file, os.R_OK | os.W_OK) for file in files)
+
+
+def _verbs_devices(library: str) -> frozenset[str] | None:
+    """ibv_get_device_list: devices without a provider's library are not in it."""
+    try:
+        verbs = ctypes.CDLL(library)
+        names, get = verbs.ibv_get_device_name, verbs.ibv_get_device_list
+    except (OSError, AttributeError):
+        return None
+    get.restype = ctypes.POINTER(ctypes.c_void_p)
+    names.restype, names.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    count = ctypes.c_int(0)
+    devices = get(ctypes.byref(count))
+    if not devices:
+        return None
+    found = {names(devices[index]).decode(errors="replace") for index in range(count.value)}
+    verbs.ibv_free_device_list(devices)
+    return frozenset(found)
 
 
 def _loads(library: str) -> bool:
