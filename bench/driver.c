@@ -4,7 +4,7 @@
  * work.h and <tent/tent.h> only; knows no transport, the plan names it. Commands come as lines on
  * stdin, one JSON object per command goes to stdout.
  *
- *   driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS
+ *   driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS [TARGET_PLAN_FILE]
  *     stream write|read BLOCK BATCH FOOTPRINT DURATION_NS   batches one after another, each waited
  *                                                           for
  *     cache write|read DURATION_NS                          the same with the cache of work.h
@@ -16,7 +16,8 @@
  *   driver open PLAN_FILE COUNT                             cold opens, each in a fresh process
  *
  * The arenas are private anonymous memory, or the engines' own (tent_memory_alloc). WORKERS is the
- * option of that name, 0 the engine's default. Every stream is checked: the source carries fresh
+ * option of that name, 0 the engine's default. Without a plan of its own the target has the
+ * initiator's. Every stream is checked: the source carries fresh
  * stamps, and what was reported as moved must show them at the destination.
  */
 #include "work.h"
@@ -41,6 +42,7 @@ typedef struct question {
 
 typedef struct setup {
     const char *plan;
+    const char *target_plan;
     const void *key;
     uint64_t arena_size;
     int engine_memory;
@@ -83,10 +85,11 @@ static uint64_t stamps(side *s, int remote, const work *w, uint64_t seed, uint32
 /* ---- set-up ---- */
 
 static char *file_read(const char *path) {
+    enum { SIZE = 65536 };
     FILE *f = fopen(path, "r");
-    static char text[65536];
-    size_t n = f != NULL ? fread(text, 1, sizeof(text) - 1, f) : 0;
-    if (n == 0 || n == sizeof(text) - 1) {
+    char *text = calloc(1, SIZE); /* as long as the process lives */
+    size_t n = f != NULL && text != NULL ? fread(text, 1, SIZE - 1, f) : 0;
+    if (n == 0 || n == SIZE - 1) {
         bench_die("plan file %s: cannot be read, empty, or above 64 KiB", path);
     }
     fclose(f);
@@ -397,7 +400,9 @@ static void command(side *s, const char *line) {
 static int pair_main(const setup *how) {
     static side s;
     if (!bench_fork(&s.control)) {
-        target_run(&s, how);
+        setup own = *how;
+        own.plan = how->target_plan;
+        target_run(&s, &own);
     }
     initiator_open(&s, how);
     printf("{\"ready\": 1, \"version\": \"%s\"}\n", tent_version());
@@ -441,10 +446,11 @@ static int open_main(const setup *how, uint64_t count) {
 
 int main(int argc, char **argv) {
     uint8_t key[32];
-    int pair = argc == 6 && strcmp(argv[1], "pair") == 0;
+    int pair = (argc == 6 || argc == 7) && strcmp(argv[1], "pair") == 0;
     if (!pair && (argc != 4 || strcmp(argv[1], "open") != 0)) {
         bench_die(
-            "usage: driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS\n"
+            "usage: driver pair PLAN_FILE ARENA_BYTES private|engine WORKERS "
+            "[TARGET_PLAN_FILE]\n"
             "       driver open PLAN_FILE COUNT");
     }
     if (getrandom(key, sizeof(key), 0) != (ssize_t)sizeof(key)) {
@@ -457,5 +463,6 @@ int main(int argc, char **argv) {
     how.arena_size = strtoull(argv[3], NULL, 10);
     how.engine_memory = strcmp(argv[4], "engine") == 0;
     how.workers = (uint32_t)strtoul(argv[5], NULL, 10);
+    how.target_plan = argc == 7 ? file_read(argv[6]) : how.plan;
     return pair_main(&how);
 }

@@ -37,15 +37,22 @@ class Opened:
 class EnginePair:
     """An initiator and a target process, one engine each, connected.
 
-    memory: "private" or the "engine"'s own; workers: the option of that name, 0 the default.
+    memory: "private" or the "engine"'s own; workers: the option of that name, 0 the default;
+    target_plan: where the target's is not the same.
     """
 
     def __init__(
-        self, program: Path, *, plan: Path, arena: int, memory: str = "private", workers: int = 0
+        self,
+        program: Path,
+        *,
+        plan: Path,
+        arena: int,
+        memory: str = "private",
+        workers: int = 0,
+        target_plan: Path | None = None,
     ) -> None:
-        self._process = LineProcess(
-            [str(program), "pair", str(plan), str(arena), memory, str(workers)]
-        )
+        words = [str(program), "pair", str(plan), str(arena), memory, str(workers)]
+        self._process = LineProcess(words + ([] if target_plan is None else [str(target_plan)]))
         self._process.answer(timeout_s=30)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
     python bench/transports.py --transport tcp [--quick] [--json FILE]
     python bench/transports.py --transport shm [--way mapped|attach|ring] [--quick] [--json FILE]
+    python bench/transports.py --transport rdma [words of rdma.py]
 
 Leans on ways.py (transports, their plans and yardsticks), rows.py and the installed package.
 docs/benchmarks.md tells how to read the output.
@@ -17,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 
 import harness
@@ -32,11 +34,17 @@ from ways import TRANSPORTS, Goals, Setting, Way, choose_plan, choose_ways
 # Of the 45 s promised for a way; the rest is for a machine that is busy.
 QUICK_TOTAL_S = 35.0
 TOTAL_S = 600.0
+RIG_LIMIT_S = 1200
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--transport", choices=sorted(TRANSPORTS), default="tcp")
+    parser.add_argument(
+        "--transport",
+        choices=sorted({*TRANSPORTS, "rdma"}),
+        default="tcp",
+        help="rdma has words of its own: rdma.py --help",
+    )
     parser.add_argument("--way", metavar="WAY", help="of shm: mapped, attach or ring; default: all")
     parser.add_argument(
         "--quick", action="store_true", help="ends within 45 s for each way, coarser numbers"
@@ -194,10 +202,32 @@ def measure(arguments: argparse.Namespace, folder: Path, started_s: float) -> Re
     return report
 
 
+def is_rdma(given: Sequence[str]) -> bool:
+    return "--transport=rdma" in given or ("--transport", "rdma") in pairwise(given)
+
+
+def rdma(given: Sequence[str]) -> int:
+    """rdma.py where there are devices, else the same in the rig. Its yardsticks are other programs
+    and its rails other devices on each side, so it shares the rows and not the run."""
+    words = [word for word in given if word not in ("--transport", "rdma", "--transport=rdma")]
+    script = [sys.executable, str(Path(__file__).resolve().with_name("rdma.py")), *words]
+    if not any(Path("/sys/class/infiniband").glob("*")):
+        rig = [sys.executable, str(Path(__file__).resolve().parents[1] / "tests/rdma/rig"), "run"]
+        if "--json" in script[:-1]:
+            place = script.index("--json") + 1
+            script[place] = str(Path(script[place]).resolve())
+            rig += ["--share", str(Path(script[place]).parent)]
+        script = [*rig, "--limit", str(RIG_LIMIT_S), "--", *script]
+    return subprocess.run(script, check=False).returncode
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     started_s = time.monotonic()
-    parsed = parse(arguments)
-    parsed.command = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if is_rdma(given):
+        return rdma(given)
+    parsed = parse(given)
+    parsed.command = given
     try:
         with tempfile.TemporaryDirectory(prefix="tent-bench-") as folder:
             report = measure(parsed, Path(folder), started_s)
