@@ -26,8 +26,8 @@ from rdma_fabric import Breaker, Rail
 from report import MIB, Check
 
 HERE = Path(__file__).resolve().parent
-SHAPED_MBIT = 160
-LENGTH = 48 * MIB
+SHAPED_MBIT = 48
+LENGTH = 16 * MIB
 DEPTH = 16 * MIB
 BROKEN = 1
 SECOND = 1_000_000_000
